@@ -1,0 +1,6 @@
+"""`python -m routerbench` is the command `routerbench`, for torchrun."""
+
+from routerbench.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The command line. It stays thin, and imports torch only where a command needs it."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+USAGE = """\
+routerbench compares Mixture-of-Experts routers for vision, head to head, at equal cost.
+
+  routerbench train router=expert_choice                     one run, on a data set that needs no download
+  routerbench train -m router=token_choice,soft seed=0,1,2   every combination
+  routerbench train -m +sweep=routers                        a question of sweeps/
+  routerbench train --help                                   every setting
+  routerbench report [--results DIR]                         results/ -> leaderboards
+"""
+
+
+def main() -> None:
+    """Run the command of `sys.argv`; exits with 2 for what the user should change, 1 for failed runs."""
+    parser = argparse.ArgumentParser(
+        prog="routerbench", usage=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    commands.add_parser("train", add_help=False, help="train what the settings say, and record it")
+    report = commands.add_parser("report", help="turn records into leaderboards")
+    report.add_argument("--results", type=Path, default=Path("results"), help="folder of the records")
+    report.add_argument(
+        "--paste", type=Path, metavar="FILE", help="also replace the board in this Markdown file"
+    )
+    if sys.argv[1:2] == ["train"] or sys.argv[1:2] == ["-sc"]:
+        sys.exit(train([word for word in sys.argv[1:] if word != "train"]))
+    arguments = parser.parse_args()
+    sys.exit(write_report(arguments.results, arguments.paste))
+
+
+def write_report(results: Path, paste: Path | None) -> int:
+    """`routerbench report`."""
+    from rich.console import Console
+
+    from routerbench import report
+
+    try:
+        report.write_report(results, paste, Console())
+    except ValueError as error:
+        return _refuse(error)
+    return 0
+
+
+def train(words: list[str]) -> int:
+    """`routerbench train`: check every configuration, then give the command to Hydra."""
+    from hydra._internal.utils import get_args_parser
+
+    arguments = get_args_parser().parse_args(words)
+    if (
+        arguments.help
+        or arguments.hydra_help
+        or arguments.cfg
+        or arguments.info
+        or arguments.shell_completion
+    ):
+        # The shell completes `routerbench train ...`; Hydra knows its own words only.
+        os.environ["COMP_LINE"] = os.environ.get("COMP_LINE", "").replace(" train", "", 1)
+        return _hydra(words, lambda config: None)
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from routerbench import compose
+
+    try:
+        cells = compose.cells(arguments.overrides, arguments.config_dir, arguments.multirun)
+        return _train_cells(words, cells.configs)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _refuse(compose.one_line(error, arguments.overrides))
+    except ValueError as error:
+        return _refuse(error)
+
+
+def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
+    from rich.console import Console
+
+    from routerbench import experiment
+    from routerbench.config import group_id, identity, run_id
+
+    for config in {group_id(identity(config)): config for config in configs}.values():
+        experiment.verify(config)
+    console = Console()
+    number = {
+        run_id(identity(config)): index for index, config in reversed(list(enumerate(configs, start=1)))
+    }
+
+    def run(config: Any) -> None:
+        settings = identity(config)
+        title = f"[{number[run_id(settings)]}/{len(configs)}] {_title(settings)}"
+        experiment.run(config, command=f"routerbench train {shlex.join(words)}", console=console, title=title)
+
+    _hydra(words, run)
+    return _summary(configs, console)
+
+
+def _hydra(words: list[str], run: Any) -> int:
+    """Run a function of the configuration by Hydra, which reads `sys.argv`."""
+    import hydra
+
+    from routerbench.config import conf_dir, register_schema
+
+    register_schema()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach our own line instead of Hydra's
+    sys.argv = ["routerbench train", *words]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(run)()
+    return 0
+
+
+def _summary(configs: Sequence[Any], console: Any) -> int:
+    """Say what became of all runs, by their records; 1 unless all are done."""
+    from routerbench.config import identity, run_id
+    from routerbench.records import read_record, run_folder
+
+    folders = [run_folder(Path(config.runtime.results), run_id(identity(config))) for config in configs]
+    statuses = {folder: (read_record(folder) or {"status": "not finished"})["status"] for folder in folders}
+    counts = Counter(statuses.values())
+    console.print(", ".join(f"{count} {status}" for status, count in counts.items()), highlight=False)
+    for folder, status in statuses.items():
+        if status != "done":
+            console.print(f"{status}: {folder}", markup=False, highlight=False)
+    return 0 if set(counts) == {"done"} else 1
+
+
+def _title(settings: dict[str, Any]) -> str:
+    placement = "" if settings["router"]["name"] == "dense" else f" {settings['placement']}"
+    return f"{settings['model']['name']} {settings['router']['name']}{placement} seed {settings['seed']}"
+
+
+def _refuse(reason: object) -> int:
+    print(f"routerbench: {reason}", file=sys.stderr)
+    return 2

@@ -1,0 +1,163 @@
+"""The schema of a configuration, and what is refused before anything is built."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from routerbench.checks import check_count, check_not_negative, check_one_of, check_positive
+
+
+@dataclass
+class Model:
+    """The backbone."""
+
+    name: str = MISSING
+    """A timm model, or one of `routerbench.models`."""
+    drop_path_rate: float = MISSING
+    """Stochastic depth of the last block."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the timm model, such as `depth`."""
+
+
+@dataclass
+class Optim:
+    """Optimizer and schedule, by timm's names."""
+
+    name: str = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    """Of all parameters but norms, biases, positions and class token."""
+    clip_grad: float | None = MISSING
+    """Largest global norm of the gradient."""
+    schedule: str = MISSING
+    warmup_epochs: int = MISSING
+    warmup_lr: float = MISSING
+    min_lr: float = MISSING
+
+
+@dataclass
+class Runtime:
+    """What cannot change a number: not part of a run's identity."""
+
+    results: str = MISSING
+    """Folder of the records."""
+    device: str = MISSING
+    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    workers: int = MISSING
+    """Processes that decode images."""
+    threads: int | None = MISSING
+    """CPU threads of torch; null leaves its own choice."""
+    wandb: str = MISSING
+    """offline, online or disabled."""
+    log_every_steps: int = MISSING
+    """Training steps between two rows of metrics.jsonl."""
+    retry: bool = MISSING
+    """Run again what failed or diverged."""
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    router: Any = MISSING
+    model: Model = MISSING
+    placement: Any = MISSING
+    """last_2, every_2, last_half, stage, none, or a list of block indices."""
+    num_experts: int | None = MISSING
+    capacity_factor: float | None = MISSING
+    """Slots per expert over the even share."""
+    group: Any = MISSING
+    """Tokens routed together: those of one `image`, or of a number of images."""
+    seed: int = MISSING
+    data: Any = MISSING
+    augment: Any = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    optim: Optim = MISSING
+    precision: str = MISSING
+    """fp32, bf16 or fp16 autocast."""
+    eval_every: int = MISSING
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    runtime: Runtime = MISSING
+
+
+def register_schema() -> None:
+    """Make the schema known to Hydra, for `conf/train.yaml`."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def conf_dir() -> Path:
+    """The folder of the configuration files: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).parent
+    checkout = package.parent / "conf"
+    return checkout if (checkout / "train.yaml").exists() else package / "conf"
+
+
+def is_dense(config: DictConfig) -> bool:
+    """Whether the run is the twin without MoE."""
+    return config.router.name == "dense" or config.placement == "none" or config.placement == []
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration of all that can change a number.
+
+    A dense run has no MoE setting, so that `router=dense` and `placement=none` are one run, shared by all
+    placements and numbers of experts.
+    """
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    settings = {str(key): value for key, value in container.items() if key != "runtime"}
+    for node in (settings["data"], settings["data"]["source"]):
+        node.pop("download", None)  # how the files came does not change them
+    if is_dense(config):
+        absent = {"num_experts": None, "capacity_factor": None, "group": None}
+        settings |= {"router": {"name": "dense"}, "placement": "none", **absent}
+    return settings
+
+
+def run_id(settings: dict[str, Any]) -> str:
+    """The name of a run: readable, and as unique as the hash of its settings."""
+    return f"{_prefix(settings)}-s{settings['seed']}-{_digest(settings)}"
+
+
+def group_id(settings: dict[str, Any]) -> str:
+    """The name of all runs that differ by their seed alone."""
+    return f"{_prefix(settings)}-{_digest({key: value for key, value in settings.items() if key != 'seed'})}"
+
+
+def _prefix(settings: dict[str, Any]) -> str:
+    names = [settings["data"]["name"], settings["model"]["name"], settings["router"]["name"]]
+    # A name may hold what a file name cannot, such as the slash of a model on a hub.
+    return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in str(name)) for name in names)
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def check(config: DictConfig) -> None:
+    """Refuse settings that are out of range or do not fit each other; raises ValueError."""
+    check_one_of("precision", config.precision, ("fp32", "bf16", "fp16"))
+    check_one_of("runtime.wandb", config.runtime.wandb, ("offline", "online", "disabled"))
+    for key in ("epochs", "batch_size", "eval_every", "runtime.log_every_steps"):
+        check_count(key, OmegaConf.select(config, key))
+    for key in ("seed", "optim.weight_decay", "optim.warmup_epochs", "runtime.workers"):
+        check_not_negative(key, OmegaConf.select(config, key))
+    check_positive("optim.lr", config.optim.lr)
+    if not is_dense(config):
+        check_count("num_experts", config.num_experts)
+        check_positive("capacity_factor", config.capacity_factor)
+    if config.data.path is not None and "path" not in config.data.source:
+        raise ValueError(
+            f"data.path={config.data.path} means nothing to data={config.data.name}: leave it out"
+        )
+    group, batch_size = config.group, config.batch_size
+    if isinstance(group, int) and group > 0 and batch_size % group:
+        raise ValueError(
+            f"group={group} does not tile the batch: batch_size={batch_size} is no multiple of it"
+        )

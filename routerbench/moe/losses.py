@@ -1,0 +1,81 @@
+"""Auxiliary losses: each is computed in every group, then averaged over groups."""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from routerbench.checks import check_not_negative
+from routerbench.moe.scorer import Logits
+
+
+def importance_loss(gates: Float[Tensor, "G S E"]) -> Float[Tensor, ""]:
+    """Squared coefficient of variation of the experts' summed gates (Shazeer et al. 2017, eq. 7)."""
+    return _squared_variation(gates.sum(1)).mean()
+
+
+def load_loss(
+    logits: Float[Tensor, "G S E"],
+    noisy_logits: Float[Tensor, "G S E"],
+    noise_std: float,
+    top_k: int,
+) -> Float[Tensor, ""]:
+    """Squared coefficient of variation of the experts' smooth load (V-MoE, appendix A).
+
+    The load is the probability that an expert would be among the `top_k` if its noise were drawn again;
+    `noise_std` is the deviation of the noise as it was added.
+    """
+    threshold = noisy_logits.sort(dim=-1, descending=True).values[..., top_k - 1 : top_k]
+    chosen = 0.5 * torch.erfc((threshold - logits) / (noise_std * math.sqrt(2)))
+    return _squared_variation(chosen.mean(1)).mean()
+
+
+def gshard_loss(gates: Float[Tensor, "G S E"]) -> Float[Tensor, ""]:
+    """Share of first choices times mean gate of each expert, scaled to 1 at balance (GShard, algorithm 1)."""
+    num_experts = gates.shape[-1]
+    share = _first_choices(gates) / gates.shape[1]
+    return num_experts**2 * (share * gates.mean(1)).mean(-1).mean()
+
+
+def z_loss(logits: Float[Tensor, "G S E"]) -> Float[Tensor, ""]:
+    """Mean squared log-partition of the logits, which keeps them small (ST-MoE, eq. 5)."""
+    return logits.logsumexp(-1).square().mean()
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What each auxiliary loss counts in the total loss."""
+
+    importance: float
+    load: float
+    gshard: float
+    z: float
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a weight that is negative or no number."""
+        for field in fields(self):
+            check_not_negative(f"{field.name}_weight", getattr(self, field.name))
+
+    def losses(self, logits: Logits, top_k: int) -> dict[str, Float[Tensor, ""]]:
+        """The weighted losses by name; those of weight 0 are left out, and load needs noise."""
+        losses = {}
+        if self.importance:
+            losses["importance"] = self.importance * importance_loss(logits.clean.softmax(-1))
+        if self.load and logits.noise_std:
+            losses["load"] = self.load * load_loss(logits.clean, logits.noisy, logits.noise_std, top_k)
+        if self.gshard:
+            losses["gshard"] = self.gshard * gshard_loss(logits.noisy.softmax(-1))
+        if self.z:
+            losses["z"] = self.z * z_loss(logits.clean)
+        return losses
+
+
+def _squared_variation(values: Float[Tensor, "G E"]) -> Float[Tensor, "G"]:
+    return values.var(-1, correction=0) / values.mean(-1).square()
+
+
+def _first_choices(gates: Float[Tensor, "G S E"]) -> Int[Tensor, "G E"]:
+    first = gates.argmax(-1)
+    return first.new_zeros(gates.shape[0], gates.shape[-1]).scatter_add(1, first, torch.ones_like(first))

@@ -1,0 +1,160 @@
+"""Plans: who sits in which slot, and with what weight.
+
+Axes, here and everywhere: G groups, S tokens per group, D width, E experts, C slots per expert and group,
+K choices of a token, H hidden width of an expert, P slots per expert of a soft plan.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Plan(ABC):
+    """A routing decision: it carries tokens to slots, and the experts' outputs home.
+
+    What a plan says of itself is the same for every router, so that routers can stand in one column:
+
+    * `gates (G, S, E)`: how much each token leans to each expert; sums to 1 over experts.
+    * `demand (G, E)`: how many tokens asked for each expert, before any capacity.
+    * `load (G, E)`: how many slots of each expert are filled.
+    * `served (G, S)`: how many slots hold each token; a token with 0 is dropped.
+    """
+
+    gates: Float[Tensor, "G S E"]
+
+    @abstractmethod
+    def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E G*C D"]:
+        """Carry tokens to their slots; the slots of one group are contiguous, and empty slots are zero."""
+
+    @abstractmethod
+    def combine(self, slots: Float[Tensor, "E G*C D"]) -> Float[Tensor, "G S D"]:
+        """Carry weighted slot outputs home; the sum has at least the precision of the weights."""
+
+    @abstractmethod
+    def dense(self) -> tuple[Float[Tensor, "G S E C"], Float[Tensor, "G S E C"]]:
+        """Dispatch and combine as in the definition (Liu et al. 2024): slow, for tests and pictures."""
+
+    @property
+    @abstractmethod
+    def num_slots(self) -> int:
+        """Slots per expert and group."""
+
+    @property
+    @abstractmethod
+    def demand(self) -> Float[Tensor, "G E"]:
+        """Tokens that asked for each expert, before any capacity."""
+
+    @property
+    @abstractmethod
+    def load(self) -> Float[Tensor, "G E"]:
+        """Filled slots of each expert."""
+
+    @property
+    @abstractmethod
+    def served(self) -> Float[Tensor, "G S"]:
+        """Slots that hold each token."""
+
+
+@dataclass(frozen=True)
+class SparsePlan(Plan):
+    """At most one token in a slot: O(G*E*C) memory, never the (S, E, C) one-hot."""
+
+    token: Int[Tensor, "G E C"]
+    """Index of the token in each slot; 0 in an empty slot."""
+    weight: Float[Tensor, "G E C"]
+    """What the slot's output counts for its token; 0 in an empty slot."""
+    filled: Bool[Tensor, "G E C"]
+    """False for an empty slot."""
+    gates: Float[Tensor, "G S E"]
+    asked: Int[Tensor, "G E"]
+    """How many tokens asked for each expert."""
+
+    def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E G*C D"]:
+        _, num_experts, _ = self.token.shape
+        slots = tokens.flatten(0, 1).index_select(0, self._rows()).unflatten(0, (num_experts, -1))
+        return slots.masked_fill(~_by_expert(self.filled), 0)
+
+    def combine(self, slots: Float[Tensor, "E G*C D"]) -> Float[Tensor, "G S D"]:
+        num_groups, num_tokens, _ = self.gates.shape
+        weighted = (slots * _by_expert(self.weight)).flatten(0, 1)
+        home = weighted.new_zeros(num_groups * num_tokens, slots.shape[-1])
+        return home.index_add(0, self._rows(), weighted).unflatten(0, (num_groups, num_tokens))
+
+    def dense(self) -> tuple[Float[Tensor, "G S E C"], Float[Tensor, "G S E C"]]:
+        seated = F.one_hot(self.token, self.gates.shape[1]) * self.filled[..., None]
+        dispatch = seated.permute(0, 3, 1, 2).to(self.weight.dtype)
+        return dispatch, dispatch * self.weight[:, None]
+
+    @property
+    def num_slots(self) -> int:
+        return self.token.shape[-1]
+
+    @property
+    def demand(self) -> Float[Tensor, "G E"]:
+        return self.asked.to(self.weight.dtype)
+
+    @property
+    def load(self) -> Float[Tensor, "G E"]:
+        return self.filled.sum(-1).to(self.weight.dtype)
+
+    @property
+    def served(self) -> Float[Tensor, "G S"]:
+        served = self.weight.new_zeros(self.gates.shape[:2])
+        return served.scatter_add(1, self.token.flatten(1), self.filled.flatten(1).to(served.dtype))
+
+    def _rows(self) -> Int[Tensor, "E*G*C"]:
+        """Row of each slot's token among all tokens (G*S, D), in the order of the slots (E, G, C)."""
+        num_groups, num_tokens, _ = self.gates.shape
+        first = torch.arange(num_groups, device=self.token.device) * num_tokens
+        return (self.token + first[:, None, None]).transpose(0, 1).flatten()
+
+
+@dataclass(frozen=True)
+class SoftPlan(Plan):
+    """Every slot is a mixture of the group's tokens (Puigcerver et al. 2024)."""
+
+    dispatch_weight: Float[Tensor, "G S E P"]
+    """Share of each token in each slot; sums to 1 over tokens."""
+    combine_weight: Float[Tensor, "G S E P"]
+    """Share of each slot in each token's output; sums to 1 over all slots."""
+
+    def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E G*C D"]:
+        mixed = self.dispatch_weight.flatten(2).transpose(1, 2).to(tokens.dtype) @ tokens
+        return mixed.unflatten(1, self.dispatch_weight.shape[2:]).transpose(0, 1).flatten(1, 2)
+
+    def combine(self, slots: Float[Tensor, "E G*C D"]) -> Float[Tensor, "G S D"]:
+        by_group = slots.unflatten(1, (-1, self.num_slots)).transpose(0, 1).flatten(1, 2)
+        return self.combine_weight.flatten(2) @ by_group.to(self.combine_weight.dtype)
+
+    def dense(self) -> tuple[Float[Tensor, "G S E C"], Float[Tensor, "G S E C"]]:
+        return self.dispatch_weight, self.combine_weight
+
+    @property
+    def num_slots(self) -> int:
+        return self.dispatch_weight.shape[-1]
+
+    @property
+    def gates(self) -> Float[Tensor, "G S E"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.combine_weight.sum(-1)
+
+    @property
+    def demand(self) -> Float[Tensor, "G E"]:
+        return self.gates.sum(1)
+
+    @property
+    def load(self) -> Float[Tensor, "G E"]:
+        num_groups, _, num_experts, num_slots = self.dispatch_weight.shape
+        return self.dispatch_weight.new_full((num_groups, num_experts), num_slots)
+
+    @property
+    def served(self) -> Float[Tensor, "G S"]:
+        return self.dispatch_weight.sum((2, 3))
+
+
+def _by_expert(slots: Tensor) -> Tensor:
+    """(G, E, C) -> (E, G*C, 1)."""
+    return slots.transpose(0, 1).flatten(1)[..., None]

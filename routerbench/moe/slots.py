@@ -1,0 +1,108 @@
+"""Slots: how many an expert has, and who gets them."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from routerbench.checks import check_count, check_one_of, check_positive
+from routerbench.moe.plan import SparsePlan
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Slots per expert and group: `factor` times the even share, or the number `fixed`."""
+
+    factor: float
+    fixed: int | None
+    rounding: str
+    multiple_of: int
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a setting that gives no capacity."""
+        check_positive("capacity_factor", self.factor)
+        if self.fixed is not None:
+            check_count("capacity", self.fixed)
+        check_one_of("capacity_rounding", self.rounding, ("ceil", "round"))
+        check_count("capacity_multiple_of", self.multiple_of)
+
+    def slots(self, num_asks: int, num_experts: int, num_tokens: int) -> int:
+        """C for `num_asks` requests (tokens times choices) of a group of `num_tokens`; 1 <= C <= num_tokens.
+
+        `ceil` with a multiple of 4 is V-MoE's published rule, `round` (half to even) Soft MoE's.
+        """
+        if self.fixed is not None:
+            return min(self.fixed, num_tokens)
+        wanted = num_asks * self.factor / num_experts
+        rounded = max(1, math.ceil(wanted) if self.rounding == "ceil" else round(wanted))
+        return min(-(-rounded // self.multiple_of) * self.multiple_of, num_tokens)
+
+
+def largest(scores: Float[Tensor, "..."], count: int, dim: int) -> Int[Tensor, "..."]:
+    """Indices of the `count` largest along `dim`, largest first; of equals, the lower index first."""
+    # topk leaves the order of equals open; a stable sort does not.
+    return scores.sort(dim=dim, descending=True, stable=True).indices.narrow(dim, 0, count)
+
+
+def seat_by_token(
+    scores: Float[Tensor, "G S E"],
+    gates: Float[Tensor, "G S E"],
+    *,
+    top_k: int,
+    capacity: int,
+    batch_priority: bool,
+) -> SparsePlan:
+    """Token Choice: each token asks for its `top_k` experts by `scores`, and weighs them by `gates` (V-MoE).
+
+    Tokens queue in their order in the group, or with `batch_priority` by their largest score, descending.
+    """
+    scores = scores.detach()
+    choice = largest(scores, top_k, dim=-1)
+    num_groups, num_tokens, _ = scores.shape
+    if batch_priority:
+        order = largest(scores.amax(-1), num_tokens, dim=-1)
+    else:
+        order = torch.arange(num_tokens, device=scores.device).expand(num_groups, -1)
+    return fill_slots(choice, order, gates, capacity)
+
+
+def fill_slots(
+    choice: Int[Tensor, "G S K"],
+    order: Int[Tensor, "G S"],
+    gates: Float[Tensor, "G S E"],
+    capacity: int,
+) -> SparsePlan:
+    """Seat the tokens' choices: every first choice before any second, and within a choice in `order`.
+
+    Who finds the expert's `capacity` slots taken is dropped. `gates` are the weights.
+    """
+    num_experts, num_choices = gates.shape[-1], choice.shape[-1]
+    asks = choice.gather(1, order[..., None].expand_as(choice)).transpose(1, 2).flatten(1)
+    # A stable sort by expert lays the queues of all experts end to end, each still in the order of asking.
+    position = asks.sort(dim=1, stable=True).indices
+    queue = order.repeat(1, num_choices).gather(1, position)
+    asked = asks.new_zeros(gates.shape[0], num_experts).scatter_add(1, asks, torch.ones_like(asks))
+    seat = torch.arange(capacity, device=asks.device)
+    filled = seat < asked[..., None]
+    place = (asked.cumsum(1) - asked)[..., None] + seat
+    token = queue.gather(1, place.clamp(max=queue.shape[1] - 1).flatten(1)).view_as(place)
+    token = token.masked_fill(~filled, 0)
+    weight = gates.transpose(1, 2).gather(2, token).masked_fill(~filled, 0)
+    return SparsePlan(token, weight, filled, gates, asked)
+
+
+def seat_by_expert(
+    scores: Float[Tensor, "G S E"], gates: Float[Tensor, "G S E"], *, capacity: int
+) -> SparsePlan:
+    """Expert Choice: each expert takes the `capacity` tokens with its largest `scores` (Zhou et al. 2022).
+
+    Tokens do not ask here; as demand counts the expert that each token's gate prefers.
+    """
+    token = largest(scores.detach(), capacity, dim=1).transpose(1, 2)
+    weight = gates.transpose(1, 2).gather(2, token)
+    preferred = gates.argmax(-1)
+    asked = preferred.new_zeros(gates.shape[0], gates.shape[-1])
+    asked = asked.scatter_add(1, preferred, torch.ones_like(preferred))
+    return SparsePlan(token, weight, torch.ones_like(token, dtype=torch.bool), gates, asked)

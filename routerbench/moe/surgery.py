@@ -1,0 +1,128 @@
+"""Surgery: which blocks of a timm model get MoE layers, and putting them in."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from routerbench.checks import check_one_of
+from routerbench.moe.experts import Experts, why_not
+from routerbench.moe.layer import ChannelsFirst, MoE
+from routerbench.moe.router import Router
+
+Placement = str | Sequence[int]
+
+PLACEMENTS = ("last_2", "every_2", "last_half", "stage", "none")
+
+
+def mlp_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """The blocks that hold an `mlp`, by name, in the order of the forward pass.
+
+    Raises ValueError when there is none.
+    """
+    blocks = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "mlp", None), nn.Module) and _numbers(name)
+    }
+    if not blocks:
+        raise ValueError(f"{type(model).__name__} has no block with an MLP to replace")
+    return blocks
+
+
+def place(names: Sequence[str], placement: Placement) -> list[int]:
+    """Indices of the blocks, among those of these names, that `placement` chooses.
+
+    A model is staged when its blocks stand in several numbered stages. In an isotropic one `last_2` is the
+    last two odd blocks (V-MoE); in a staged one it is the last block of each of the last two stages
+    (Videau et al. 2025). Raises ValueError for a placement that is unknown, or impossible in this model.
+    """
+    if not isinstance(placement, str):
+        return _listed(placement, len(names))
+    check_one_of("placement", placement, PLACEMENTS)
+    blocks = range(len(names))
+    last_of_stage = _last_of_stage(names)
+    staged = len(last_of_stage) > 1
+    if placement == "stage" and not staged:
+        raise ValueError("placement=stage needs a model in stages, such as a ConvNeXt: this one has none")
+    choices: dict[str, Sequence[int]] = {
+        "last_2": (last_of_stage if staged else blocks[1::2])[-2:],
+        "every_2": blocks[1::2],
+        "last_half": blocks[len(blocks) - len(blocks) // 2 :],
+        "stage": last_of_stage,
+        "none": [],
+    }
+    return list(choices[placement])
+
+
+def replace_mlps(
+    model: nn.Module,
+    indices: Sequence[int],
+    make_router: Callable[[int], Router],
+    num_experts: int,
+    group: str | int,
+) -> None:
+    """Replace the MLP of each chosen block by an MoE layer whose experts all start as that MLP.
+
+    `make_router` is given the width D. Raises ValueError for an MLP that experts cannot replace.
+    """
+    blocks = list(mlp_blocks(model).items())
+    for name, module in (blocks[index] for index in indices):
+        block: Any = module
+        problem = why_not(block.mlp)
+        if problem:
+            raise ValueError(f"{name}: {problem}")
+        width = block.mlp.fc1.weight.shape[1]
+        moe = MoE(make_router(width), Experts.from_dense(block.mlp, num_experts), group)
+        block.mlp = moe if isinstance(block.mlp.fc1, nn.Linear) else ChannelsFirst(moe)
+
+
+def moe_layers(model: nn.Module) -> dict[str, MoE]:
+    """The MoE layers of a model by the name of their block, in the order of the forward pass."""
+    return {
+        name.partition(".mlp")[0]: module for name, module in model.named_modules() if isinstance(module, MoE)
+    }
+
+
+@torch.no_grad()
+def take_shape(model: nn.Module, image_size: tuple[int, int], num_images: int = 1) -> None:
+    """Send blank images through, so that every parameter has its shape and every layer a routing."""
+    training = model.training
+    parameter = next(p for p in model.parameters() if not torch.nn.parameter.is_lazy(p))
+    model.eval()(torch.zeros(num_images, 3, *image_size, device=parameter.device, dtype=parameter.dtype))
+    model.train(training)
+
+
+def input_size(model: nn.Module) -> tuple[int, int]:
+    """Height and width of the images that a timm model was made for."""
+    embedding: Any = getattr(model, "patch_embed", None)
+    if getattr(embedding, "img_size", None) is not None:
+        return embedding.img_size
+    described: Any = model
+    return described.pretrained_cfg["input_size"][-2:]
+
+
+def _listed(placement: Sequence[int], num_blocks: int) -> list[int]:
+    indices = list(placement)
+    for index in indices:
+        if not isinstance(index, int) or not 0 <= index < num_blocks:
+            raise ValueError(
+                f"placement={indices} names block {index!r}: the blocks are 0 to {num_blocks - 1}"
+            )
+    if len(set(indices)) < len(indices):
+        raise ValueError(f"placement={indices} names a block twice")
+    return sorted(indices)
+
+
+def _last_of_stage(names: Sequence[str]) -> list[int]:
+    """Last block of each stage: `stages.2.blocks.1` is in stage 2, `blocks.1` in the only one."""
+    last: dict[int | None, int] = {}
+    for index, name in enumerate(names):
+        numbers = _numbers(name)
+        last[numbers[0] if len(numbers) > 1 else None] = index
+    return list(last.values())
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(part) for part in name.split(".") if part.isdigit()]

@@ -1,0 +1,50 @@
+"""Optimizer and learning-rate schedule, by timm."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+
+# timm knows biases and norms by their one axis; those of stacked experts have more.
+_STACKED = ("*.experts.b1", "*.experts.b2", "*.experts.hidden_norm.*")
+
+
+def make_optimizer(model: nn.Module, *, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """timm's optimizer `name`; norms, biases, positions and class token do not decay."""
+    described: Any = model
+    spared = set(described.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
+    groups = partial(
+        param_groups_weight_decay,
+        weight_decay=weight_decay,
+        no_weight_decay_list=(*sorted(spared), *_STACKED),
+    )
+    return create_optimizer_v2(model, opt=name, lr=lr, weight_decay=weight_decay, param_group_fn=groups)
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer,
+    *,
+    schedule: str,
+    epochs: int,
+    steps_per_epoch: int,
+    warmup_epochs: int,
+    warmup_lr: float,
+    min_lr: float,
+) -> Scheduler:
+    """timm's schedule of this name over all steps, with a linear warm-up inside the first epochs."""
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=schedule,
+        num_epochs=epochs,
+        warmup_epochs=warmup_epochs,
+        warmup_lr=warmup_lr,
+        min_lr=min_lr,
+        step_on_epochs=False,
+        updates_per_epoch=steps_per_epoch,
+    )
+    assert scheduler is not None
+    return scheduler

@@ -1,0 +1,50 @@
+"""Where a number comes from: the code, the libraries, the device and the command."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("routerbench", "torch", "timm", "hydra-core", "numpy")
+
+
+def provenance(device: torch.device, command: str) -> dict[str, Any]:
+    """Commit, versions, device and command, by the names of a record."""
+    versions = {name: version(name) for name in _PACKAGES}
+    return {
+        "commit": _commit(Path(__file__).parents[1]),
+        "versions": {"python": platform.python_version(), **versions},
+        "device": _device_name(device),
+        "command": command,
+    }
+
+
+def _commit(checkout: Path) -> str | None:
+    """The commit of the checkout, marked where files differ from it; None for an installed package."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", checkout, *words], capture_output=True, text=True, check=True
+        ).stdout
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel").strip()) != checkout.resolve():
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no").strip()
+        return git("rev-parse", "HEAD").strip() + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+    return f"{model}, {torch.get_num_threads()} threads"

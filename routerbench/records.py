@@ -1,0 +1,108 @@
+"""Records: the folder of a run, who may write it, and what stands in it when the run is over."""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+SCHEMA = 1
+STATUSES = ("done", "failed", "diverged", "oom")
+
+
+class RunningError(Exception):
+    """Another process trains this run."""
+
+
+def run_folder(results: Path, run_id: str) -> Path:
+    """Where the run of this id lives."""
+    return results / "runs" / run_id
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Own the run's folder; raises RunningError, with the owner, while another process does.
+
+    The claim is the system's lock on a file, which ends with the process however that ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RunningError(file.read()) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Add one line to `metrics.jsonl`."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write `record.json`, whole or not at all: a run is over when it stands."""
+    write_text(folder / "record.json", json.dumps({"schema": SCHEMA, **record}, indent=1) + "\n")
+
+
+def write_correct(folder: Path, correct: NDArray[np.bool_]) -> None:
+    """Write `correct.npy`: for each test image whether it was right."""
+    with _replaced(folder / "correct.npy") as path, path.open("wb") as file:
+        np.save(file, correct)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    with _replaced(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a run that is over; None while there is none. Raises ValueError for a damaged one."""
+    try:
+        record = json.loads((folder / "record.json").read_text())
+    except FileNotFoundError:
+        return None
+    if not isinstance(record, dict) or record.get("status") not in STATUSES or "config" not in record:
+        raise ValueError(f"{folder / 'record.json'} is no record of a run")
+    return record
+
+
+def read_records(folder: Path | str) -> pd.DataFrame:
+    """A row for every record below `folder`/runs, a column for every entry, as `config.router.name`.
+
+    Damaged records are left out, and named in the frame's `attrs["damaged"]`.
+    """
+    records, damaged = [], []
+    for path in sorted(Path(folder, "runs").glob("*/record.json")):
+        try:
+            records.append(read_record(path.parent))
+        except ValueError:
+            damaged.append(str(path))
+    frame = pd.json_normalize(records)
+    frame.attrs["damaged"] = damaged
+    return frame
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A temporary name that takes the place of `path` when the block has succeeded."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

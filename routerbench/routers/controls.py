@@ -1,0 +1,77 @@
+"""Controls, which learn nothing: a router that does not beat them has learnt nothing."""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from routerbench.checks import check_count
+from routerbench.moe.router import Router, Routing
+from routerbench.moe.slots import Capacity, fill_slots
+
+
+class PositionRouter(Router, ABC):
+    """Chooses `top_k` experts by a token's position in its group alone, and weighs them equally."""
+
+    def __init__(
+        self,
+        width: int,
+        num_experts: int,
+        *,
+        top_k: int,
+        capacity_factor: float,
+        capacity: int | None,
+        capacity_rounding: str,
+        capacity_multiple_of: int,
+    ) -> None:
+        super().__init__()
+        check_count("num_experts", num_experts)
+        check_count("top_k", top_k, num_experts, "num_experts")
+        self.num_experts = num_experts
+        self.top_k = top_k
+        self.capacity = Capacity(capacity_factor, capacity, capacity_rounding, capacity_multiple_of)
+
+    def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:
+        """Seat the chosen experts in the tokens' order."""
+        num_groups, num_tokens, _ = tokens.shape
+        choice = self.choose(num_tokens).to(tokens.device).expand(num_groups, -1, -1)
+        gates = F.one_hot(choice, self.num_experts).sum(2).to(tokens.dtype) / self.top_k
+        order = torch.arange(num_tokens, device=tokens.device).expand(num_groups, -1)
+        capacity = self.capacity.slots(num_tokens * self.top_k, self.num_experts, num_tokens)
+        return Routing(fill_slots(choice, order, gates, capacity), {})
+
+    @abstractmethod
+    def choose(self, num_tokens: int) -> Int[Tensor, "S K"]:
+        """The experts of each position, on the CPU."""
+
+
+class Hash(PositionRouter):
+    """The position modulo the number of experts, and the experts after it (after Roller et al. 2021)."""
+
+    def choose(self, num_tokens: int) -> Int[Tensor, "S K"]:
+        """Experts position, position + 1, ... modulo E."""
+        return (torch.arange(num_tokens)[:, None] + torch.arange(self.top_k)) % self.num_experts
+
+
+class Random(PositionRouter):
+    """Experts drawn at random for each position, once: the draw is part of the model's state."""
+
+    def __init__(self, width: int, num_experts: int, **settings: int | float | str | None) -> None:
+        super().__init__(width, num_experts, **settings)  # pyright: ignore[reportArgumentType]
+        self.seed = torch.randint(2**31, (), device="cpu")
+
+    def choose(self, num_tokens: int) -> Int[Tensor, "S K"]:
+        """The first `top_k` of a random order of the experts, in which a longer group only adds positions."""
+        generator = torch.Generator().manual_seed(int(self.seed))
+        scores = torch.rand(num_tokens, self.num_experts, generator=generator)
+        return scores.argsort(dim=-1)[:, : self.top_k]
+
+    def get_extra_state(self) -> Tensor:
+        """The seed of the draw, which a checkpoint keeps."""
+        return self.seed
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the draw of a checkpoint."""
+        self.seed = state.cpu()

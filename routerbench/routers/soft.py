@@ -1,0 +1,63 @@
+"""Soft MoE (Puigcerver et al. 2024)."""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from routerbench.checks import check_count
+from routerbench.moe.plan import SoftPlan
+from routerbench.moe.router import Router, Routing
+from routerbench.moe.slots import Capacity
+
+
+class Soft(Router):
+    """Every slot is a learned mixture of an image's tokens, every output a mixture of all slots.
+
+    Each expert has `slots_per_expert` slots. When that is None, the capacity settings and the number of
+    tokens of the first group decide, and `phi` takes its shape there.
+    """
+
+    spans_images: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        width: int,
+        num_experts: int,
+        *,
+        slots_per_expert: int | None,
+        capacity_factor: float,
+        capacity_rounding: str,
+        capacity_multiple_of: int,
+    ) -> None:
+        super().__init__()
+        check_count("num_experts", num_experts)
+        self.num_experts = num_experts
+        self.capacity = Capacity(capacity_factor, None, capacity_rounding, capacity_multiple_of)
+        self.width = width
+        self.phi = nn.UninitializedParameter()
+        self.scale = nn.Parameter(torch.ones(()))
+        if slots_per_expert is not None:
+            check_count("slots_per_expert", slots_per_expert)
+            self._shape_phi(slots_per_expert)
+
+    def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:
+        """Softmax of the cosine logits over tokens to dispatch, and over slots to combine."""
+        if isinstance(self.phi, nn.UninitializedParameter):
+            num_tokens = tokens.shape[1]
+            self._shape_phi(self.capacity.slots(num_tokens, self.num_experts, num_tokens))
+        phi = self.scale.to(tokens.dtype) * _unit(self.phi.to(tokens.dtype), dim=0)
+        logits = (_unit(tokens, dim=-1) @ phi.flatten(1)).unflatten(-1, phi.shape[1:])
+        combine = logits.flatten(2).softmax(-1).view_as(logits)
+        return Routing(SoftPlan(logits.softmax(1), combine), {})
+
+    def _shape_phi(self, num_slots: int) -> None:
+        assert isinstance(self.phi, nn.UninitializedParameter)
+        self.phi.materialize((self.width, self.num_experts, num_slots))
+        nn.init.normal_(self.phi, std=self.width**-0.5)
+
+
+def _unit(vector: Tensor, dim: int) -> Tensor:
+    """The vector over its length, with the published small constant inside the root."""
+    return vector * (vector.square().sum(dim, keepdim=True) + 1e-6).rsqrt()

@@ -1,0 +1,143 @@
+"""Training: one flat loop."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
+
+from routerbench.evaluate import Batch, Evaluation
+from routerbench.metrics import RoutingSums, routing_metrics
+from routerbench.moe.surgery import moe_layers
+
+Row = dict[str, float]
+
+
+class Loader(Protocol):
+    """Batches of an epoch, which depend on nothing but its number."""
+
+    def __len__(self) -> int: ...
+    def epoch(self, number: int) -> Iterable[Batch]: ...
+
+
+class DivergedError(Exception):
+    """The loss is no finite number."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to."""
+
+    evaluation: Evaluation
+    """Of the last epoch."""
+    seconds: float
+    """Of training alone, without the evaluations."""
+    num_images: int
+
+
+def train(
+    model: nn.Module,
+    loader: Loader,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Scheduler,
+    *,
+    epochs: int,
+    clip_grad: float | None,
+    autocast: torch.autocast,
+    scaler: torch.amp.GradScaler,
+    device: torch.device,
+    evaluate: Callable[[], Evaluation],
+    eval_every: int,
+    log: Callable[[Row], None],
+    log_every_steps: int,
+) -> Trained:
+    """Train for whole epochs, evaluate every `eval_every` and after the last, and give rows to `log`.
+
+    Raises DivergedError at the first logged step whose loss is not finite.
+    """
+    step, num_images, seconds = 0, 0, 0.0
+    for epoch in range(epochs):
+        started = time.perf_counter()
+        model.train()
+        for images, labels in loader.epoch(epoch):
+            losses = training_step(
+                model,
+                images.to(device, non_blocking=True),
+                labels.to(device, non_blocking=True),
+                optimizer,
+                clip_grad=clip_grad,
+                autocast=autocast,
+                scaler=scaler,
+            )
+            step += 1
+            num_images += len(images)
+            scheduler.step_update(step)
+            if step % log_every_steps == 0 or step % len(loader) == 0:
+                lr = optimizer.param_groups[0]["lr"]
+                log(
+                    {
+                        "step": step,
+                        "epoch": epoch + 1,
+                        "train/lr": lr,
+                        **_checked(losses, step),
+                        **_routing(model),
+                    }
+                )
+        seconds += time.perf_counter() - started
+        if (epoch + 1) % eval_every == 0 or epoch + 1 == epochs:
+            evaluation = evaluate()
+            log({"step": step, "epoch": epoch + 1, **evaluation.metrics})
+    return Trained(evaluation, seconds, num_images)
+
+
+def training_step(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    optimizer: torch.optim.Optimizer,
+    *,
+    clip_grad: float | None,
+    autocast: torch.autocast,
+    scaler: torch.amp.GradScaler,
+) -> dict[str, Tensor]:
+    """One step on cross-entropy plus the routers' losses; gives back every part of the loss by name."""
+    with autocast:
+        logits = model(images)
+    losses = {"task": F.cross_entropy(logits.float(), labels), **router_losses(model)}
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+    if clip_grad is not None:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
+    scaler.step(optimizer)
+    scaler.update()
+    return losses
+
+
+def router_losses(model: nn.Module) -> dict[str, Tensor]:
+    """The weighted auxiliary losses of the latest forward pass, each summed over layers."""
+    losses: dict[str, Tensor] = {}
+    for layer in moe_layers(model).values():
+        assert layer.routing is not None
+        for name, loss in layer.routing.losses.items():
+            losses[name] = losses[name] + loss if name in losses else loss
+    return losses
+
+
+def _checked(losses: dict[str, Tensor], step: int) -> Row:
+    row = {f"train/{name}_loss": loss.item() for name, loss in losses.items()}
+    row["train/loss"] = sum(row.values())
+    if not math.isfinite(row["train/loss"]):
+        raise DivergedError(f"the loss is {row['train/loss']} at step {step}")
+    return row
+
+
+def _routing(model: nn.Module) -> Row:
+    layers = moe_layers(model)
+    sums = {name: RoutingSums.of(layer.routing.plan) for name, layer in layers.items() if layer.routing}
+    return {f"train/{name}": value for name, value in routing_metrics(sums).items()}

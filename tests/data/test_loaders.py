@@ -1,0 +1,191 @@
+"""Batches hang on seed, epoch and image alone, and every test image comes once."""
+
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from routerbench.data import loaders, sources
+from routerbench.data.loaders import Loader
+from routerbench.data.sources import Arrays
+from routerbench.data.transforms import Augmentation, CropFlip, InceptionCrop, NoAugmentation
+
+# Python 3.12 warns that forking a process with threads may lock; torch's loader forks.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+NONE = NoAugmentation("none")
+CROP_FLIP = CropFlip("crop_flip", padding=2, hflip=0.5, vflip=0.5, transpose=0.5)
+IMAGENET = InceptionCrop("imagenet", (0.5, 1.0), (0.75, 1.33), 0.5, "rand-m9-mstd0.5-inc1", "bicubic")
+
+
+def exactly(text: str) -> str:
+    return f"^{re.escape(text)}$"
+
+
+@pytest.fixture
+def arrays() -> Arrays:
+    """Eleven noisy images of 8 x 8, each labelled with its place."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (11, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return Arrays(images, torch.arange(11))
+
+
+def training(dataset: Any, augment: Augmentation, **changes: int) -> Loader:
+    settings = {"batch_size": 4, "image_size": 8, "seed": 0, "workers": 0, **changes}
+    return loaders.train_loader(
+        dataset, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), augment=augment, **settings
+    )
+
+
+def evaluation(dataset: Any, batch_size: int, workers: int = 0) -> Loader:
+    settings = {"image_size": 8, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    return loaders.test_loader(dataset, batch_size=batch_size, workers=workers, **settings)
+
+
+def all_of(loader: Loader, epoch: int) -> tuple[Tensor, Tensor]:
+    batches = list(loader.epoch(epoch))
+    assert len(batches) == len(loader)
+    images, labels = torch.cat([batch[0] for batch in batches]), torch.cat([batch[1] for batch in batches])
+    assert len(labels) == loader.num_images
+    assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+    return images, labels
+
+
+def test_training_shuffles_and_drops_the_smaller_batch(arrays: Arrays) -> None:
+    loader = training(arrays, NONE)
+    assert (len(loader), loader.num_images) == (2, 8)
+    images, labels = all_of(loader, epoch=0)
+    assert len(set(labels.tolist())) == 8
+    assert labels.tolist() != sorted(labels.tolist())
+    assert torch.allclose(images, arrays.images[labels] / 255)
+
+
+def test_evaluation_has_every_image_once_in_order(arrays: Arrays) -> None:
+    loader = evaluation(arrays, batch_size=4)
+    assert (len(loader), loader.num_images) == (3, 11)
+    assert [len(labels) for _, labels in loader.epoch(0)] == [4, 4, 3]
+    images, labels = all_of(loader, epoch=0)
+    assert labels.tolist() == list(range(11))
+    assert torch.allclose(images, arrays.images / 255)
+
+
+def test_images_in_memory_are_resized_where_the_setting_says_so(arrays: Arrays) -> None:
+    assert next(training(arrays, CROP_FLIP, image_size=16).epoch(0))[0].shape == (4, 3, 16, 16)
+
+
+def test_same_seed_and_epoch_give_the_same_batches(arrays: Arrays) -> None:
+    images, labels = all_of(training(arrays, CROP_FLIP), epoch=3)
+    torch.manual_seed(99)  # of no consequence
+    again, labels_again = all_of(training(arrays, CROP_FLIP), epoch=3)
+    assert torch.equal(images, again)
+    assert torch.equal(labels, labels_again)
+    for other in (all_of(training(arrays, CROP_FLIP), 4), all_of(training(arrays, CROP_FLIP, seed=1), 3)):
+        assert not torch.equal(labels, other[1])
+
+
+def test_an_image_is_augmented_alike_whatever_the_batch_size(arrays: Arrays) -> None:
+    def by_label(batch_size: int) -> dict[int, Tensor]:
+        images, labels = all_of(training(arrays, CROP_FLIP, batch_size=batch_size), epoch=0)
+        return dict(zip(labels.tolist(), images, strict=True))
+
+    small, large = by_label(2), by_label(5)
+    for label in small.keys() & large.keys():
+        assert torch.equal(small[label], large[label])
+
+
+def test_an_image_is_augmented_anew_in_each_epoch(arrays: Arrays) -> None:
+    loader = training(arrays, CROP_FLIP, batch_size=11)
+    views = []
+    for epoch in range(8):
+        images, labels = all_of(loader, epoch)
+        views.append(images[labels == 0][0])
+    assert len(torch.stack(views).flatten(1).unique(dim=0)) > 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_image_files_do_not_hang_on_workers(image_root: Path, workers: int) -> None:
+    train = sources.folder(str(image_root)).train
+    images, labels = all_of(training(train, IMAGENET, batch_size=3, workers=workers), epoch=1)
+    random.seed(5)
+    expected, expected_labels = all_of(training(train, IMAGENET, batch_size=2), epoch=1)
+    assert images.shape == (6, 3, 8, 8)
+    assert torch.equal(images, expected)
+    assert torch.equal(labels, expected_labels)
+    assert not torch.equal(images, all_of(training(train, IMAGENET, batch_size=3), epoch=2)[0])
+
+
+def test_image_files_of_the_test_set_come_once_in_order(image_root: Path) -> None:
+    images, labels = all_of(evaluation(sources.folder(str(image_root)).test, batch_size=2), epoch=0)
+    assert labels.tolist() == [0, 0, 1, 1, 1]
+    # The colours of conftest, (40 * number, 200 * label, 100), far from the white pixel.
+    expected = [[0, 0, 100], [40, 0, 100], [0, 200, 100], [40, 200, 100], [80, 200, 100]]
+    assert (images[:, :, -1, -1] * 255).round().int().tolist() == expected
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_global_generators_are_left_alone(arrays: Arrays, image_root: Path, workers: int) -> None:
+    # Python's own is left to test_randomness: beartype draws from it while it checks types.
+    expected_numpy = np.random.RandomState()
+    expected_numpy.set_state(np.random.get_state())
+    torch_before = torch.get_rng_state()
+    all_of(training(arrays, CROP_FLIP), epoch=0)
+    files = sources.folder(str(image_root))
+    all_of(training(files.train, IMAGENET, batch_size=3, workers=workers), epoch=0)
+    all_of(evaluation(files.test, batch_size=3, workers=workers), epoch=0)
+    assert np.random.rand() == expected_numpy.rand()
+    assert torch.equal(torch.get_rng_state(), torch_before)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("num_bytes", [0, 20, 50])
+def test_a_corrupt_image_is_named_in_one_line(image_root: Path, num_bytes: int, workers: int) -> None:
+    path = image_root / "val" / "dog" / "1.png"
+    path.write_bytes(path.read_bytes()[:num_bytes])
+    loader = evaluation(sources.folder(str(image_root)).test, batch_size=2, workers=workers)
+    pattern = rf"^{re.escape(str(path))} cannot be read as an image \(\w+\): replace or remove it$"
+    with pytest.raises(ValueError, match=pattern) as caught:
+        list(loader.epoch(0))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_larger_than_the_set(arrays: Arrays) -> None:
+    text = "batch_size=12 is more than the 11 training images: give at most that"
+    with pytest.raises(ValueError, match=exactly(text)):
+        training(arrays, NONE, batch_size=12)
+
+
+def test_an_augmentation_for_files_on_arrays(arrays: Arrays) -> None:
+    text = (
+        "augment=imagenet is for image files, and this data set is held in memory: "
+        "give augment=none, crop_flip or dihedral"
+    )
+    with pytest.raises(ValueError, match=exactly(text)):
+        training(arrays, IMAGENET)
+
+
+def test_an_augmentation_for_arrays_on_files(image_root: Path) -> None:
+    text = (
+        "augment=crop_flip is for data sets held in memory, and this one is of image files: "
+        "give augment=none or imagenet"
+    )
+    with pytest.raises(ValueError, match=exactly(text)):
+        training(sources.folder(str(image_root)).train, CROP_FLIP)
+
+
+def test_a_padding_as_large_as_the_image(arrays: Arrays) -> None:
+    text = "augment.padding=8 needs square images larger than that, and these are 8 x 8"
+    with pytest.raises(ValueError, match=exactly(text)):
+        training(arrays, CropFlip("crop_flip", padding=8, hflip=0.0, vflip=0.0, transpose=0.0))
+
+
+def test_a_file_that_is_no_image_is_named(image_root: Path) -> None:
+    path = image_root / "train" / "cat" / "0.png"
+    path.write_text("no image")
+    text = f"{path} cannot be read as an image (UnidentifiedImageError): replace or remove it"
+    with pytest.raises(ValueError, match=exactly(text)):
+        all_of(training(sources.folder(str(image_root)).train, IMAGENET, batch_size=3), epoch=0)

@@ -1,0 +1,114 @@
+"""Augmentations on images small enough to work out by hand."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from routerbench.data import sources
+from routerbench.data.sources import Arrays
+from routerbench.data.transforms import CropFlip, InceptionCrop, NoAugmentation, normalise, resize
+
+CONF = Path(__file__).parents[2] / "conf"
+NEVER, ALWAYS = 0.99, 0.0  # a draw below the probability means yes
+MIDDLE = 0.5  # of the possible shifts: none
+
+# 1 2 3
+# 4 5 6
+# 7 8 9
+SQUARE = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3).expand(1, 3, 3, 3)
+
+
+def changed(augment: CropFlip, *draws: float) -> list[list[int]]:
+    result = augment.change(SQUARE, torch.tensor([draws]))
+    assert torch.equal(result[:, 0], result[:, 2])
+    return result[0, 0].tolist()
+
+
+def test_each_flip_and_the_transpose_by_hand() -> None:
+    augment = CropFlip("x", padding=1, hflip=0.5, vflip=0.5, transpose=0.5)
+    assert changed(augment, MIDDLE, MIDDLE, NEVER, NEVER, NEVER) == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert changed(augment, MIDDLE, MIDDLE, ALWAYS, NEVER, NEVER) == [[7, 8, 9], [4, 5, 6], [1, 2, 3]]
+    assert changed(augment, MIDDLE, MIDDLE, NEVER, ALWAYS, NEVER) == [[3, 2, 1], [6, 5, 4], [9, 8, 7]]
+    assert changed(augment, MIDDLE, MIDDLE, NEVER, NEVER, ALWAYS) == [[1, 4, 7], [2, 5, 8], [3, 6, 9]]
+    # A vertical flip, then a transpose: a quarter turn to the right.
+    assert changed(augment, MIDDLE, MIDDLE, ALWAYS, NEVER, ALWAYS) == [[7, 4, 1], [8, 5, 2], [9, 6, 3]]
+
+
+def test_a_shift_mirrors_the_border() -> None:
+    augment = CropFlip("x", padding=1, hflip=0.0, vflip=0.0, transpose=0.0)
+    # One row down: the row above the first is the second again, as in a mirror on the first.
+    assert changed(augment, 0.0, MIDDLE, 0.0, 0.0, 0.0) == [[4, 5, 6], [1, 2, 3], [4, 5, 6]]
+    # One column to the left.
+    assert changed(augment, MIDDLE, 0.99, 0.0, 0.0, 0.0) == [[2, 3, 2], [5, 6, 5], [8, 9, 8]]
+
+
+def test_the_eight_symmetries_are_eight() -> None:
+    augment = CropFlip("x", padding=0, hflip=0.5, vflip=0.5, transpose=0.5)
+    draws = torch.rand(200, 5, generator=torch.Generator().manual_seed(0))
+    results = augment.change(SQUARE.expand(200, 3, 3, 3), draws)
+    assert len(results.flatten(1).unique(dim=0)) == 8
+
+
+def test_normalise_and_resize_by_hand() -> None:
+    mean, std = torch.tensor([0.5, 0.0, 1.0]).view(3, 1, 1), torch.tensor([0.5, 1.0, 0.25]).view(3, 1, 1)
+    white = torch.full((1, 3, 2, 2), 255.0)
+    assert normalise(white, mean, std)[0, :, 0, 0].tolist() == pytest.approx([1.0, 1.0, 0.0])
+    assert resize(white, 2) is white
+    assert torch.allclose(resize(white, 5), torch.full((1, 3, 5, 5), 255.0))
+
+
+@pytest.mark.parametrize("name", ["hflip", "vflip", "transpose"])
+def test_a_probability_out_of_range(name: str) -> None:
+    settings = {"hflip": 0.0, "vflip": 0.0, "transpose": 0.0, name: 1.5}
+    with pytest.raises(ValueError, match=rf"^augment\.{name}=1\.5 is a probability: give 0 to 1$"):
+        CropFlip("x", padding=0, **settings)
+
+
+def test_a_negative_padding() -> None:
+    with pytest.raises(ValueError, match=r"^augment\.padding=-1 must be 0 or more$"):
+        CropFlip("x", padding=-1, hflip=0.0, vflip=0.0, transpose=0.0)
+
+
+@pytest.mark.parametrize(
+    ("rand_augment", "interpolation"), [("rand-x9", "bicubic"), ("more", "bicubic"), (None, "cubist")]
+)
+def test_settings_that_timm_does_not_know(rand_augment: str | None, interpolation: str) -> None:
+    text = (
+        f"augment.rand_augment={rand_augment!r}, augment.interpolation={interpolation!r}: timm knows one of "
+        "them not; give for example rand-m9-mstd0.5-inc1 (or null) and bicubic"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        InceptionCrop("imagenet", (0.08, 1.0), (0.75, 1.33), 0.5, rand_augment, interpolation)
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "augment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_augmentation_can_be_built(path: Path) -> None:
+    augment = instantiate(OmegaConf.load(path))
+    assert isinstance(augment, NoAugmentation | CropFlip | InceptionCrop)
+    assert augment.name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "data").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_data_set_says_what_a_run_needs(path: Path) -> None:
+    config = OmegaConf.load(path)
+    assert config.name == path.stem
+    assert config.path is None
+    assert len(config.mean) == len(config.std) == 3
+    assert config.image_size > 0
+    assert callable(getattr(sources, path.stem))
+    assert config.source._target_ == f"routerbench.data.sources.{path.stem}"
+    assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("name", ["landcover32", "digits"])
+def test_mean_and_deviation_are_those_of_the_training_images(name: str) -> None:
+    config = OmegaConf.load(CONF / "data" / f"{name}.yaml")
+    train = getattr(sources, name)().train
+    assert isinstance(train, Arrays)
+    pixels = train.images.transpose(0, 1).flatten(1).double() / 255
+    assert list(config.mean) == pytest.approx(pixels.mean(1).tolist(), abs=1e-4)
+    assert list(config.std) == pytest.approx(pixels.std(1).tolist(), abs=1e-4)

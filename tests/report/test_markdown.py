@@ -1,0 +1,91 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from routerbench.records import read_records
+from routerbench.report import build_boards
+from routerbench.report.columns import LEGEND
+from routerbench.report.markdown import escaped, markdown, pasted
+
+WriteRun = Callable[..., Path]
+
+BOARD = """\
+## landcover32 · pocket_vit · placement last_2 · 8 experts · capacity factor 1 · group image · 8 epochs
+
+evaluation at train capacity, raw weights
+
+| router | top-1 % | minus dense, points | balanced % | n | failed | diverged | dropped % \
+| slots/token | MFLOPs/image | params M | active M | images/s | train s | peak GiB |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| dense | 72.00 ± 6.57 | - | 71.00 | 3 | 0 | 0 | - \
+| 0.00 | 40.0 | 1.20 | 1.20 | 2,480 | 14.2 | 0.50 |
+| soft † | 82.00 ± 4.97 | +10.00 ± 2.48 | 81.00 | 3 | 1 | 1 | 12.5 \
+| 1.00 | 41.2 | 4.60 | 1.20 | 1,310 | 31.5 | 0.50 |
+| expert_choice | - | - | - | 0 | 0 | 1 | - \
+| - | - | - | - | - | - | - |
+
+† not every run of this row finished: its numbers stand for those that did\\
+Failed runs that were out of memory: soft 1
+
+"""
+
+
+def test_the_whole_text(results: Path, write_run: WriteRun) -> None:
+    for seed, (dense, soft) in enumerate([(0.70, 0.80), (0.71, 0.82), (0.75, 0.84)]):
+        write_run("dense", seed, dense)
+        write_run("soft", seed, soft)
+    write_run("soft", 3, None, "diverged")
+    write_run("soft", 4, None, "oom")
+    write_run("expert_choice", 0, None, "diverged")
+    text = markdown(build_boards(read_records(results)), ["a remark"], "##")
+    assert text == BOARD + "".join(f"- {line}\n" for line in [*LEGEND, "a remark"])
+
+
+def test_flops_in_the_unit_of_the_board(results: Path, write_run: WriteRun) -> None:
+    path = write_run("soft", 0, 0.8)
+    path.write_text(path.read_text().replace("41250000", "4125000000"))
+    text = markdown(build_boards(read_records(results)), [], "##")
+    assert "| slots/token | GFLOPs/image |" in text
+    assert "| 1.00 | 4.12 |" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("token_choice top_k=2", "token_choice top_k=2"),
+        ("a|b", "a&#124;b"),
+        (r"a\|b", "a&#92;&#124;b"),
+        ("<b>x</b> & y", "&#60;b&#62;x&#60;/b&#62; &#38; y"),
+        ("_a_ *b* `c` ~d~", "&#95;a&#95; &#42;b&#42; &#96;c&#96; &#126;d&#126;"),
+        ("[red](x)", "&#91;red&#93;(x)"),
+        ("two\nlines", "two&#92;nlines"),
+        ("\x1b[31mred\ud800", "&#92;x1b&#91;31mred&#92;ud800"),
+    ],
+)
+def test_names_show_literally(name: str, text: str) -> None:
+    assert escaped(name) == text
+
+
+def test_boards_replace_what_stands_between_the_markers() -> None:
+    document = "# Title\r\n<!-- board:begin -->\nold\nolder\n  <!-- board:end -->\nend, no line end"
+    replaced = "# Title\r\n<!-- board:begin -->\nnew\n  <!-- board:end -->\nend, no line end"
+    assert pasted(document, "new\n") == replaced
+    assert pasted(replaced, "new\n") == replaced
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "no marker\n",
+        "<!-- board:begin -->\n",
+        "<!-- board:end -->\n<!-- board:begin -->\n",
+        "<!-- board:begin -->\n<!-- board:begin -->\n<!-- board:end -->\n",
+        "in a line: <!-- board:begin --> <!-- board:end -->\n",
+    ],
+)
+def test_markers_must_stand_once_in_order(document: str) -> None:
+    markers = "<!-- board:begin --> and <!-- board:end -->"
+    message = f"^does not hold the lines {markers} once each, in this order: add them$"
+    with pytest.raises(ValueError, match=message):
+        pasted(document, "new\n")
