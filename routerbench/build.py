@@ -43,7 +43,10 @@ def configured_router(config: DictConfig, width: int, num_experts: int) -> Route
     if not issubclass(method, Router):
         raise ValueError(f"router._target_={config._target_} is not a Router")
     settings = {str(key): value for key, value in config.items() if key not in ("name", "_target_")}
-    return method(width=width, num_experts=num_experts, **settings)
+    try:
+        return method(width=width, num_experts=num_experts, **settings)
+    except TypeError as error:
+        raise ValueError(f"router={config.name} with {settings} cannot be built: {error}") from error
 
 
 def sparsify(

@@ -11,7 +11,7 @@ def check_count(name: str, value: object, most: int | None = None, limit: str = 
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name}={value} must be a whole number of at least 1")
     if most is not None and value > most:
-        raise ValueError(f"{name}={value} is more than {limit}={most}")
+        raise ValueError(f"{name}={value} is more than {limit}={most}: give at most that")
 
 
 def check_positive(name: str, value: object) -> None:

@@ -84,21 +84,34 @@ def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
     from rich.console import Console
 
     from routerbench import experiment
-    from routerbench.config import group_id, identity, run_id
+    from routerbench.config import check, data_id, group_id, identity, run_id
 
+    for config in configs:
+        check(config)
     for config in {group_id(identity(config)): config for config in configs}.values():
         experiment.verify(config)
+    for config in {data_id(identity(config)): config for config in configs}.values():
+        experiment.load_data(config)
     console = Console()
     number = {
         run_id(identity(config)): index for index, config in reversed(list(enumerate(configs, start=1)))
     }
+    refused: list[ValueError] = []
 
     def run(config: Any) -> None:
+        if refused:
+            return
         settings = identity(config)
         title = f"[{number[run_id(settings)]}/{len(configs)}] {_title(settings)}"
-        experiment.run(config, command=f"routerbench train {shlex.join(words)}", console=console, title=title)
+        command = f"routerbench train {shlex.join(words)}"
+        try:
+            experiment.run(config, command=command, console=console, title=title)
+        except ValueError as error:  # Hydra would go on to the next cell, and print a line of its own
+            refused.append(error)
 
     _hydra(words, run)
+    if refused:
+        raise refused[0]
     return _summary(configs, console)
 
 

@@ -1,17 +1,18 @@
 """From the words of a command to configurations, and from Hydra's errors to one line."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from routerbench.checks import did_you_mean
 from routerbench.config import conf_dir, register_schema
@@ -28,25 +29,26 @@ class Cells:
 def cells(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> Cells:
     """Compose every configuration that Hydra would run, with the same parser and sweeper.
 
-    Raises what Hydra raises; `one_line` says it shortly.
+    Raises ValueError, in one line, for words that give no configuration, for several values without
+    multirun and for a new key that no part of the program reads.
     """
     register_schema()
+    parsed = _parsed(overrides)
+    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        search = [f"hydra.searchpath=[file://{os.path.abspath(config_dir)}]"] if config_dir else []
-        fixed = [word for word, override in zip(overrides, parsed, strict=True) if not _is_swept(override)]
-        base = compose("train", [*fixed, *search], return_hydra_config=True)
+        _refuse_new_keys(parsed, config_dir)
+        base = _compose([str(o.input_line) for o in parsed if not _is_swept(o)] + search)
+        swept = [o for o in parsed if _is_swept(o)]
         if not multirun and base.hydra.mode != RunMode.MULTIRUN:
-            return Cells([_job(compose("train", [*overrides, *search], return_hydra_config=True))], False)
-        sweep = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
-        of_task = [word for word, o in zip(overrides, parsed, strict=True) if not o.is_hydra_override()]
-        of_hydra = [word for word, o in zip(overrides, parsed, strict=True) if o.is_hydra_override()]
-        every = OverridesParser.create().parse_overrides([*sweep, *of_task])
-        (batch,) = BasicSweeper.split_arguments(every, None)
-        configs = [
-            _job(compose("train", [*words, *of_hydra, *search], return_hydra_config=True)) for words in batch
-        ]
-        return Cells(configs, True)
+            if swept:
+                raise ValueError(f"{swept[0].input_line} gives several values: add -m to run them all")
+            return Cells([_job(base)], multirun=False)
+        of_sweep = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
+        of_hydra = [str(o.input_line) for o in parsed if o.is_hydra_override()]
+        of_task = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
+        (batch,) = BasicSweeper.split_arguments(_parsed([*of_sweep, *of_task]), None)
+        configs = [_job(_compose([*words, *of_hydra, *search])) for words in batch]
+        return Cells(configs, multirun=True)
 
 
 def one_line(error: Exception, overrides: Sequence[str]) -> str:
@@ -57,43 +59,63 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
         return f"{group}={name} is not one of: {', '.join(options)}{did_you_mean(name, options)}"
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        value = _value_of(cause.full_key, overrides)
-        if "not in struct" in str(cause) or "not in '" in str(cause):
-            return f"{cause.full_key}={value} is not a setting{did_you_mean(cause.full_key, _known_keys())}"
-        return f"{cause.full_key}={value}: {str(cause).splitlines()[0]}"
-    return str(error).strip().splitlines()[0]
+        key = cause.full_key
+        words = [word for word in overrides if word.lstrip("+~").startswith((f"{key}=", f"{key}."))]
+        word = words[-1] if words else key
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+            return f"{word} is not a setting{_known_beside(key, overrides)}"
+        return f"{word}: {str(cause).splitlines()[0]}"
+    first, *more = str(error).strip().splitlines()
+    return f"{first}: {more[0]}" if isinstance(error, OverrideParseException) and more else first
+
+
+def _parsed(words: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise ValueError(one_line(error, words)) from error
+
+
+def _refuse_new_keys(overrides: Sequence[Override], config_dir: str | None) -> None:
+    """A key added with `+` is read by nothing, unless it chooses a file or is an argument of the model."""
+    loader = GlobalHydra.instance().config_loader()
+    for override in overrides:
+        key = override.key_or_group
+        chooses = loader.get_group_options(key) or (
+            config_dir and os.path.isdir(os.path.join(config_dir, key))
+        )
+        if override.is_add() and not chooses and not key.startswith(("model.arguments.", "hydra.")):
+            raise ValueError(f"{override.input_line}: {key} is not a setting")
 
 
 def _is_swept(override: Override) -> bool:
     return override.is_sweep_override() and not override.is_hydra_override()
 
 
+def _compose(words: list[str]) -> DictConfig:
+    try:
+        return compose("train", words, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(one_line(error, words)) from error
+
+
 def _job(config: DictConfig) -> DictConfig:
-    """The configuration of the program, with what it takes from Hydra's resolved."""
+    """The configuration of the program, without Hydra's own."""
     OmegaConf.set_readonly(config, False)
     with open_dict(config):
         del config["hydra"]
     return config
 
 
-def _value_of(key: str, overrides: Sequence[str]) -> str:
-    for override in overrides:
-        name, _, value = override.partition("=")
-        if name.lstrip("+~") == key:
-            return value
-    return ""
-
-
-def _known_keys() -> list[str]:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("train")
-    return list(_dotted(OmegaConf.to_container(config), ""))
-
-
-def _dotted(node: object, prefix: str) -> list[str]:
-    if not isinstance(node, dict):
-        return []
-    keys = []
-    for key, value in node.items():
-        keys += [f"{prefix}{key}", *_dotted(value, f"{prefix}{key}.")]
-    return keys
+def _known_beside(key: str, overrides: Sequence[str]) -> str:
+    """What would do: the nearest setting, and those that stand where the key would."""
+    others = [word for word in overrides if not word.startswith((f"{key}=", f"{key}."))]
+    if not GlobalHydra.instance().is_initialized():
+        return ""  # not while composing
+    try:
+        node, parent = compose("train", others), key.rpartition(".")[0]
+        siblings = [str(name) for name in (OmegaConf.select(node, parent) if parent else node)]
+    except (HydraException, OmegaConfBaseException, TypeError):
+        return ""  # something else is wrong too; this is what is said first
+    place = f"{parent} has" if parent else "settings are"
+    return f"{did_you_mean(key.rpartition('.')[2], siblings)}; {place}: {', '.join(siblings)}"

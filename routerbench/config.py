@@ -7,9 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from routerbench.checks import check_count, check_not_negative, check_one_of, check_positive
+
+MAX_SEED = 2**31 - 1  # numpy takes 32 bits, and an offset is added
+NOT_NEGATIVE = (
+    "seed",
+    "model.drop_path_rate",
+    "optim.weight_decay",
+    "optim.warmup_epochs",
+    "optim.warmup_lr",
+    "optim.min_lr",
+    "runtime.workers",
+)
 
 
 @dataclass
@@ -130,6 +141,11 @@ def group_id(settings: dict[str, Any]) -> str:
     return f"{_prefix(settings)}-{_digest({key: value for key, value in settings.items() if key != 'seed'})}"
 
 
+def data_id(settings: dict[str, Any]) -> str:
+    """The same for runs on the same batches."""
+    return _digest({key: settings[key] for key in ("data", "augment", "batch_size")})
+
+
 def _prefix(settings: dict[str, Any]) -> str:
     names = [settings["data"]["name"], settings["model"]["name"], settings["router"]["name"]]
     # A name may hold what a file name cannot, such as the slash of a model on a hub.
@@ -137,21 +153,25 @@ def _prefix(settings: dict[str, Any]) -> str:
 
 
 def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps(_canonical(settings), sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _canonical(node: Any) -> Any:
+    """The same for 1 and 1.0, which are one setting written in two ways."""
+    if isinstance(node, dict):
+        return {key: _canonical(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_canonical(value) for value in node]
+    return int(node) if isinstance(node, float) and node.is_integer() else node
 
 
 def check(config: DictConfig) -> None:
     """Refuse settings that are out of range or do not fit each other; raises ValueError."""
     check_one_of("precision", config.precision, ("fp32", "bf16", "fp16"))
     check_one_of("runtime.wandb", config.runtime.wandb, ("offline", "online", "disabled"))
-    for key in ("epochs", "batch_size", "eval_every", "runtime.log_every_steps"):
-        check_count(key, OmegaConf.select(config, key))
-    for key in ("seed", "optim.weight_decay", "optim.warmup_epochs", "runtime.workers"):
-        check_not_negative(key, OmegaConf.select(config, key))
-    check_positive("optim.lr", config.optim.lr)
-    if not is_dense(config):
-        check_count("num_experts", config.num_experts)
-        check_positive("capacity_factor", config.capacity_factor)
+    _check_ranges(config)
+    if not isinstance(config.placement, str | ListConfig):
+        raise ValueError(f"placement={config.placement} is neither a name nor a list of blocks")
     if config.data.path is not None and "path" not in config.data.source:
         raise ValueError(
             f"data.path={config.data.path} means nothing to data={config.data.name}: leave it out"
@@ -161,3 +181,37 @@ def check(config: DictConfig) -> None:
         raise ValueError(
             f"group={group} does not tile the batch: batch_size={batch_size} is no multiple of it"
         )
+    if config.optim.warmup_epochs > config.epochs:
+        raise ValueError(
+            f"optim.warmup_epochs={config.optim.warmup_epochs} is more than epochs={config.epochs}: "
+            "give at most that"
+        )
+
+
+def _check_ranges(config: DictConfig) -> None:
+    """Refuse a number that is out of range, whatever the other settings are."""
+    for key in ("epochs", "batch_size", "eval_every", "data.image_size", "runtime.log_every_steps"):
+        check_count(key, OmegaConf.select(config, key))
+    for key in NOT_NEGATIVE:
+        check_not_negative(key, OmegaConf.select(config, key))
+    check_positive("optim.lr", config.optim.lr)
+    if config.seed > MAX_SEED:
+        raise ValueError(f"seed={config.seed} is more than {MAX_SEED}: give at most that")
+    if config.model.drop_path_rate >= 1:
+        raise ValueError(f"model.drop_path_rate={config.model.drop_path_rate} must be a number below 1")
+    if config.optim.clip_grad is not None:
+        check_positive("optim.clip_grad", config.optim.clip_grad)
+    if config.runtime.threads is not None:
+        check_count("runtime.threads", config.runtime.threads)
+    if not is_dense(config):
+        check_count("num_experts", config.num_experts)
+        check_positive("capacity_factor", config.capacity_factor)
+    for key in ("data.mean", "data.std"):
+        _check_colour(key, OmegaConf.select(config, key))
+
+
+def _check_colour(name: str, values: Any) -> None:
+    if not isinstance(values, ListConfig) or len(values) != 3:
+        raise ValueError(f"{name}={values} must be three numbers, for red, green and blue")
+    for value in values:
+        check_not_negative(name, value)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from routerbench.moe.surgery import moe_layers, take_shape
@@ -28,7 +29,8 @@ def static_costs(model: nn.Module, image_size: tuple[int, int]) -> Costs:
     """Count on blank images, as many as one routing group holds; works on the meta device too."""
     layers = list(moe_layers(model).values())
     num_images = max((layer.images_per_group for layer in layers), default=1)
-    with FlopCounterMode(display=False) as counter:
+    # The counter does not know the fused attention of the CPU, and would leave it out.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         take_shape(model, image_size, num_images)
     total = sum(parameter.numel() for parameter in model.parameters())
     slots_per_token, idle = [], 0.0

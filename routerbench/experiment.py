@@ -15,6 +15,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from timm.layers import to_2tuple
+from timm.scheduler.scheduler import Scheduler
 from timm.utils.random import random_seed
 from torch import nn
 
@@ -53,9 +55,16 @@ def verify(config: DictConfig) -> None:
     """Refuse what cannot run, on a model without weights; raises ValueError in one line."""
     check(config)
     choose_device(config.runtime.device)
+    _made("augment", config.augment)
     with torch.device("meta"):
         backbone = build_model(config, num_classes=2)
     _check_images_fit(backbone, config.model.name, config.data.image_size)
+    _optimizer_and_scheduler(backbone, config.optim, config.epochs, steps_per_epoch=2)
+    if not is_dense(config) and not mlp_blocks(backbone):
+        raise ValueError(
+            f"model.name={config.model.name} has no block with an MLP to replace: take a ViT, a ConvNeXt, "
+            "a Swin ..., or router=dense"
+        )
     with torch.device("meta"):
         put_moe_layers(backbone, config)
 
@@ -84,7 +93,7 @@ def put_moe_layers(model: nn.Module, config: DictConfig) -> list[int]:
 
 def load_data(config: DictConfig) -> Data:
     """Read the data set and lay out its batches; raises ValueError for what is missing or does not fit."""
-    source = read_source(config)
+    source: Source = _made("data.source", config.data.source)
     shared = {
         "batch_size": config.batch_size,
         "image_size": config.data.image_size,
@@ -92,19 +101,9 @@ def load_data(config: DictConfig) -> Data:
         "std": config.data.std,
         "workers": config.runtime.workers,
     }
-    augment = instantiate(config.augment)
+    augment = _made("augment", config.augment)
     training = train_loader(source.train, augment=augment, seed=config.seed, **shared)
     return Data(training, test_loader(source.test, **shared), len(source.class_names))
-
-
-def read_source(config: DictConfig) -> Source:
-    """The data set of the configuration; raises ValueError for files that are missing or damaged."""
-    try:
-        return instantiate(config.data.source)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError):  # Hydra wraps what the user should read
-            raise error.__cause__ from None
-        raise
 
 
 def run(config: DictConfig, *, command: str, console: Console, title: str) -> str:
@@ -143,10 +142,50 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(
             f"runtime.device={name} is not here: this machine has {torch.cuda.device_count()} GPUs"
         )
+    try:
+        torch.ones((), device=device).item()
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"runtime.device={name} cannot be used on this machine: take cpu or auto") from None
     return device
 
 
+def _made(name: str, config: DictConfig) -> Any:
+    """What a node with a `_target_` describes; raises ValueError for settings that it does not take."""
+    try:
+        return instantiate(config)
+    except InstantiationException as error:
+        # Hydra wraps what the user should read.
+        if isinstance(error.__cause__, ValueError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError):
+            raise ValueError(f"{name} cannot be built: {error.__cause__}") from error
+        raise
+
+
+def _optimizer_and_scheduler(
+    model: nn.Module, optim: DictConfig, epochs: int, steps_per_epoch: int
+) -> tuple[torch.optim.Optimizer, Scheduler]:
+    optimizer = make_optimizer(model, name=optim.name, lr=optim.lr, weight_decay=optim.weight_decay)
+    scheduler = make_scheduler(
+        optimizer,
+        schedule=optim.schedule,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        warmup_epochs=optim.warmup_epochs,
+        warmup_lr=optim.warmup_lr,
+        min_lr=optim.min_lr,
+    )
+    return optimizer, scheduler
+
+
 def _check_images_fit(model: nn.Module, name: str, image_size: int) -> None:
+    # A patch embedding leaves out, without a word, what is beyond its last whole patch.
+    side = to_2tuple(getattr(getattr(model, "patch_embed", None), "patch_size", 1))[0]
+    if image_size % side:
+        raise ValueError(
+            f"model.name={name} cannot take data.image_size={image_size}: its patches are {side} x {side}, "
+            "so give a multiple of that"
+        )
     try:
         take_shape(model, (image_size, image_size))
     except (AssertionError, RuntimeError) as error:
@@ -220,17 +259,7 @@ def _measure(
     blocks = put_moe_layers(model, config)
     model.to(device)
     costs = static_costs(model, (config.data.image_size, config.data.image_size))
-    optim = config.optim
-    optimizer = make_optimizer(model, name=optim.name, lr=optim.lr, weight_decay=optim.weight_decay)
-    scheduler = make_scheduler(
-        optimizer,
-        schedule=optim.schedule,
-        epochs=config.epochs,
-        steps_per_epoch=len(data.train),
-        warmup_epochs=optim.warmup_epochs,
-        warmup_lr=optim.warmup_lr,
-        min_lr=optim.min_lr,
-    )
+    optimizer, scheduler = _optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
     autocast = torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32")
     random_seed(config.seed + TRAINING_SEED_OFFSET)
     trained = train(
@@ -239,7 +268,7 @@ def _measure(
         optimizer,
         scheduler,
         epochs=config.epochs,
-        clip_grad=optim.clip_grad,
+        clip_grad=config.optim.clip_grad,
         autocast=autocast,
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         device=device,

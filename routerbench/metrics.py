@@ -77,14 +77,16 @@ def classification_metrics(
 ) -> tuple[Metrics, Bool[Tensor, "N"]]:
     """Top-1, top-5 and balanced accuracy in [0, 1], cross-entropy; and which images were right at once.
 
-    Balanced accuracy is the mean over the classes that occur. With fewer than five classes top-5 is 1.
+    Balanced accuracy is the mean over the classes that occur. With five classes or fewer top-5 is 1.
     """
     logits = logits.float()
     # The rank of the true class: classes that score higher, and equals that come before it.
     true = logits.gather(1, labels[:, None])
     before = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
     rank = ((logits > true) | ((logits == true) & before)).sum(1)
-    correct = (rank == 0) & true[:, 0].isfinite()
+    # Nothing compares with a score that is no number: it comes last.
+    rank = rank.masked_fill(~true[:, 0].isfinite(), logits.shape[1])
+    correct = rank == 0
     metrics = {
         "top1": float(correct.double().mean()),
         "top5": float((rank < 5).double().mean()),

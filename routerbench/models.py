@@ -52,6 +52,9 @@ class IsotropicConvNeXt(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Mean of the last feature map, normalised and classified."""
+        side = self.stem.stride[0]
+        fits = images.shape[-2] % side == images.shape[-1] % side == 0
+        assert fits, f"its patches are {side} x {side}, so give a multiple of that"
         features = self.blocks(self.stem(images)).mean((-2, -1))
         return self.head(self.norm(features))
 

@@ -4,17 +4,25 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
+from routerbench.checks import check_one_of, did_you_mean
+
+SCHEDULES = ("cosine", "tanh", "poly")  # timm's others need settings that are not here
 # timm knows biases and norms by their one axis; those of stacked experts have more.
 _STACKED = ("*.experts.b1", "*.experts.b2", "*.experts.hidden_norm.*")
 
 
 def make_optimizer(model: nn.Module, *, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """timm's optimizer `name`; norms, biases, positions and class token do not decay."""
+    """timm's optimizer `name`; norms, biases, positions and class token do not decay.
+
+    Raises ValueError for an unknown name.
+    """
+    if name not in list_optimizers():
+        raise ValueError(f"optim.name={name} is not a timm optimizer{did_you_mean(name, list_optimizers())}")
     described: Any = model
     spared = set(described.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
     groups = partial(
@@ -35,7 +43,11 @@ def make_scheduler(
     warmup_lr: float,
     min_lr: float,
 ) -> Scheduler:
-    """timm's schedule of this name over all steps, with a linear warm-up inside the first epochs."""
+    """timm's schedule of this name over all steps, with a linear warm-up inside the first epochs.
+
+    Raises ValueError for an unknown name.
+    """
+    check_one_of("optim.schedule", schedule, SCHEDULES)
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=schedule,

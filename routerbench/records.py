@@ -65,17 +65,20 @@ def write_correct(folder: Path, correct: NDArray[np.bool_]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     with _replaced(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a run that is over; None while there is none. Raises ValueError for a damaged one."""
+    path = folder / "record.json"
     try:
-        record = json.loads((folder / "record.json").read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError:  # neither text nor JSON
+        record = None
     if not isinstance(record, dict) or record.get("status") not in STATUSES or "config" not in record:
-        raise ValueError(f"{folder / 'record.json'} is no record of a run")
+        raise ValueError(f"{path} is no record of a run: remove it to run again")
     return record
 
 

@@ -16,8 +16,12 @@ def mirror(
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Give a function that logs a row to the W&B run of this id, and finish the run at the end.
 
-    Runs that differ by their seed alone share `group`. After a first error of W&B, rows go nowhere.
+    Runs that differ by their seed alone share `group`. After a first error of W&B, or in mode `disabled`,
+    rows go nowhere.
     """
+    if mode == "disabled":
+        yield lambda row: None
+        return
     run = _guarded(lambda: _start(folder, run_id, group, settings, mode))
     alive = run is not None
 

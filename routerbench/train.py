@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from routerbench.moe.surgery import moe_layers
 Row = dict[str, float]
 
 
+@runtime_checkable
 class Loader(Protocol):
     """Batches of an epoch, which depend on nothing but its number."""
 
@@ -26,7 +27,7 @@ class Loader(Protocol):
 
 
 class DivergedError(Exception):
-    """The loss is no finite number."""
+    """The loss, in training or on the test set, is no finite number."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ def train(
 ) -> Trained:
     """Train for whole epochs, evaluate every `eval_every` and after the last, and give rows to `log`.
 
-    Raises DivergedError at the first logged step whose loss is not finite.
+    Raises DivergedError, with the first step whose loss is not finite, when that is next looked at.
     """
     step, num_images, seconds = 0, 0, 0.0
+    unseen: list[Tensor] = []  # losses that are still on the device: to look at each would make it wait
+    evaluation = None
     for epoch in range(epochs):
         started = time.perf_counter()
         model.train()
@@ -74,24 +77,30 @@ def train(
                 autocast=autocast,
                 scaler=scaler,
             )
+            unseen.append(torch.stack(list(losses.values())).sum().detach())
             step += 1
             num_images += len(images)
             scheduler.step_update(step)
             if step % log_every_steps == 0 or step % len(loader) == 0:
+                _check_finite(unseen, step)
+                unseen.clear()
                 lr = optimizer.param_groups[0]["lr"]
                 log(
                     {
                         "step": step,
                         "epoch": epoch + 1,
                         "train/lr": lr,
-                        **_checked(losses, step),
+                        **_losses(losses),
                         **_routing(model),
                     }
                 )
         seconds += time.perf_counter() - started
         if (epoch + 1) % eval_every == 0 or epoch + 1 == epochs:
             evaluation = evaluate()
+            if not math.isfinite(evaluation.metrics["test/loss"]):
+                raise DivergedError(f"the test loss is {evaluation.metrics['test/loss']} at step {step}")
             log({"step": step, "epoch": epoch + 1, **evaluation.metrics})
+    assert evaluation is not None  # the last epoch is evaluated
     return Trained(evaluation, seconds, num_images)
 
 
@@ -129,12 +138,16 @@ def router_losses(model: nn.Module) -> dict[str, Tensor]:
     return losses
 
 
-def _checked(losses: dict[str, Tensor], step: int) -> Row:
+def _check_finite(latest: list[Tensor], step: int) -> None:
+    """Raise DivergedError unless the losses of the latest steps, up to `step`, are all finite."""
+    for number, loss in enumerate(torch.stack(latest).tolist(), start=step - len(latest) + 1):
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} at step {number}")
+
+
+def _losses(losses: dict[str, Tensor]) -> Row:
     row = {f"train/{name}_loss": loss.item() for name, loss in losses.items()}
-    row["train/loss"] = sum(row.values())
-    if not math.isfinite(row["train/loss"]):
-        raise DivergedError(f"the loss is {row['train/loss']} at step {step}")
-    return row
+    return row | {"train/loss": sum(row.values())}
 
 
 def _routing(model: nn.Module) -> Row:

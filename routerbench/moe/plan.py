@@ -1,7 +1,8 @@
 """Plans: who sits in which slot, and with what weight.
 
 Axes, here and everywhere: G groups, S tokens per group, D width, E experts, C slots per expert and group,
-K choices of a token, H hidden width of an expert, P slots per expert of a soft plan.
+K choices of a token, H hidden width of an expert, P slots per expert of a soft plan, N slots of an expert in
+all groups, G times C.
 """
 
 from abc import ABC, abstractmethod
@@ -27,11 +28,11 @@ class Plan(ABC):
     gates: Float[Tensor, "G S E"]
 
     @abstractmethod
-    def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E G*C D"]:
+    def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E N D"]:
         """Carry tokens to their slots; the slots of one group are contiguous, and empty slots are zero."""
 
     @abstractmethod
-    def combine(self, slots: Float[Tensor, "E G*C D"]) -> Float[Tensor, "G S D"]:
+    def combine(self, slots: Float[Tensor, "E N D"]) -> Float[Tensor, "G S D"]:
         """Carry weighted slot outputs home; the sum has at least the precision of the weights."""
 
     @abstractmethod
@@ -73,12 +74,12 @@ class SparsePlan(Plan):
     asked: Int[Tensor, "G E"]
     """How many tokens asked for each expert."""
 
-    def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E G*C D"]:
+    def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E N D"]:
         _, num_experts, _ = self.token.shape
         slots = tokens.flatten(0, 1).index_select(0, self._rows()).unflatten(0, (num_experts, -1))
         return slots.masked_fill(~_by_expert(self.filled), 0)
 
-    def combine(self, slots: Float[Tensor, "E G*C D"]) -> Float[Tensor, "G S D"]:
+    def combine(self, slots: Float[Tensor, "E N D"]) -> Float[Tensor, "G S D"]:
         num_groups, num_tokens, _ = self.gates.shape
         weighted = (slots * _by_expert(self.weight)).flatten(0, 1)
         home = weighted.new_zeros(num_groups * num_tokens, slots.shape[-1])
@@ -106,7 +107,7 @@ class SparsePlan(Plan):
         served = self.weight.new_zeros(self.gates.shape[:2])
         return served.scatter_add(1, self.token.flatten(1), self.filled.flatten(1).to(served.dtype))
 
-    def _rows(self) -> Int[Tensor, "E*G*C"]:
+    def _rows(self) -> Int[Tensor, "N"]:
         """Row of each slot's token among all tokens (G*S, D), in the order of the slots (E, G, C)."""
         num_groups, num_tokens, _ = self.gates.shape
         first = torch.arange(num_groups, device=self.token.device) * num_tokens
@@ -122,11 +123,11 @@ class SoftPlan(Plan):
     combine_weight: Float[Tensor, "G S E P"]
     """Share of each slot in each token's output; sums to 1 over all slots."""
 
-    def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E G*C D"]:
+    def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E N D"]:
         mixed = self.dispatch_weight.flatten(2).transpose(1, 2).to(tokens.dtype) @ tokens
         return mixed.unflatten(1, self.dispatch_weight.shape[2:]).transpose(0, 1).flatten(1, 2)
 
-    def combine(self, slots: Float[Tensor, "E G*C D"]) -> Float[Tensor, "G S D"]:
+    def combine(self, slots: Float[Tensor, "E N D"]) -> Float[Tensor, "G S D"]:
         by_group = slots.unflatten(1, (-1, self.num_slots)).transpose(0, 1).flatten(1, 2)
         return self.combine_weight.flatten(2) @ by_group.to(self.combine_weight.dtype)
 

@@ -1,6 +1,7 @@
 """The contract of a router: tokens in, a routing out."""
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,7 +38,10 @@ class Router(nn.Module, ABC):
 
     def __call__(self, tokens: Float[Tensor, "G S D"]) -> Routing:
         """Route in at least float32 with autocast off: low precision changes who is chosen."""
-        with torch.autocast(tokens.device.type, enabled=False):
+        device = tokens.device.type
+        # The meta device, on which costs are counted, knows no autocast.
+        known = torch.amp.is_autocast_available(device)
+        with torch.autocast(device, enabled=False) if known else nullcontext():
             return super().__call__(tokens.to(torch.promote_types(tokens.dtype, torch.float32)))
 
 

@@ -17,18 +17,12 @@ PLACEMENTS = ("last_2", "every_2", "last_half", "stage", "none")
 
 
 def mlp_blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """The blocks that hold an `mlp`, by name, in the order of the forward pass.
-
-    Raises ValueError when there is none.
-    """
-    blocks = {
+    """The blocks that hold an `mlp`, by name, in the order of the forward pass."""
+    return {
         name: module
         for name, module in model.named_modules()
         if isinstance(getattr(module, "mlp", None), nn.Module) and _numbers(name)
     }
-    if not blocks:
-        raise ValueError(f"{type(model).__name__} has no block with an MLP to replace")
-    return blocks
 
 
 def place(names: Sequence[str], placement: Placement) -> list[int]:
@@ -38,6 +32,8 @@ def place(names: Sequence[str], placement: Placement) -> list[int]:
     last two odd blocks (V-MoE); in a staged one it is the last block of each of the last two stages
     (Videau et al. 2025). Raises ValueError for a placement that is unknown, or impossible in this model.
     """
+    if not names:
+        raise ValueError("the model has no block with an MLP to replace: take a ViT, a ConvNeXt, a Swin ...")
     if not isinstance(placement, str):
         return _listed(placement, len(names))
     check_one_of("placement", placement, PLACEMENTS)

@@ -148,4 +148,4 @@ def _order(board: Board) -> tuple[list[tuple[int, float, str]], str]:
 
 def _natural(value: Any) -> tuple[int, float, str]:
     """Numbers by size before texts by alphabet, so that 8 experts come before 16."""
-    return (0, value, "") if isinstance(value, int | float) else (1, 0, text_of(value))
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, text_of(value))

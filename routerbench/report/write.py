@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from routerbench.records import read_records
+from routerbench.records import read_records, write_text
 from routerbench.report import markdown, sheet
 from routerbench.report.boards import build_boards
 from routerbench.report.terminal import print_boards
@@ -31,7 +31,7 @@ def write_report(results: Path, paste: Path | None, console: Console) -> None:
         files[paste.resolve()] = _with_boards(paste, markdown.markdown(boards, remarks, "###"))
     print_boards(boards, remarks, console)
     for path, text in files.items():
-        _write(path, text)
+        write_text(path, text)
 
 
 def _nothing_found(results: Path, damaged: Sequence[str]) -> str:
@@ -55,13 +55,3 @@ def _with_boards(paste: Path, boards: str) -> str:
         return markdown.pasted(paste.read_bytes().decode(), boards)
     except ValueError as error:
         raise ValueError(f"paste={str(paste)!r} {error}") from error
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole text or none of it: a reader never finds half a file."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        new.write_bytes(text.encode(errors="backslashreplace"))
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ class Random(PositionRouter):
     def choose(self, num_tokens: int) -> Int[Tensor, "S K"]:
         """The first `top_k` of a random order of the experts, in which a longer group only adds positions."""
         generator = torch.Generator().manual_seed(int(self.seed))
-        scores = torch.rand(num_tokens, self.num_experts, generator=generator)
+        scores = torch.rand(num_tokens, self.num_experts, generator=generator, device="cpu")
         return scores.argsort(dim=-1)[:, : self.top_k]
 
     def get_extra_state(self) -> Tensor:

@@ -1,6 +1,6 @@
 """Soft MoE (Puigcerver et al. 2024)."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,13 @@ class Soft(Router):
         logits = (_unit(tokens, dim=-1) @ phi.flatten(1)).unflatten(-1, phi.shape[1:])
         combine = logits.flatten(2).softmax(-1).view_as(logits)
         return Routing(SoftPlan(logits.softmax(1), combine), {})
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Give a `phi` without shape that of the checkpoint."""
+        phi = state_dict.get(f"{prefix}phi")
+        if isinstance(self.phi, nn.UninitializedParameter) and phi is not None:
+            self._shape_phi(phi.shape[-1])
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _shape_phi(self, num_slots: int) -> None:
         assert isinstance(self.phi, nn.UninitializedParameter)

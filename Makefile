@@ -1,0 +1,46 @@
+# Two commands do all set-up: `make demo` and `make test`. Each makes .venv if it is missing.
+PYTHON ?= python3
+RESULTS ?= results
+BIN := .venv/bin
+SMOKE := results/smoke
+
+.PHONY: help install demo report readme test check format smoke
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/installed  ## make .venv and install routerbench with its development tools
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --editable '.[dev]'
+	@touch $@
+
+demo: install  ## six routers, the dense twin and two controls on real images, three seeds, then the board
+	$(BIN)/routerbench train -m +sweep=routers runtime.results=$(RESULTS); \
+	status=$$?; $(BIN)/routerbench report --results $(RESULTS) && exit $$status
+
+report: install  ## the leaderboards of RESULTS (default: results)
+	$(BIN)/routerbench report --results $(RESULTS)
+
+readme: install  ## the board of results/pocket, also pasted into README.md
+	$(BIN)/routerbench report --results results/pocket --paste README.md
+
+test: install  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: install  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+
+format: install  ## format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+smoke: install  ## the demo on a small data set for one epoch, through to the board
+	rm -rf $(SMOKE)
+	$(BIN)/routerbench train -m +sweep=routers seed=0,1 data=digits augment=none epochs=1 \
+		runtime.results=$(SMOKE) runtime.wandb=disabled
+	$(BIN)/routerbench report --results $(SMOKE)

@@ -1,0 +1,114 @@
+"""What every test stands on: checked shapes, fixed seeds, and the numbers of the published code."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+if TYPE_CHECKING:
+    from routerbench.moe.experts import Experts
+    from routerbench.moe.layer import MoE
+
+install_import_hook("routerbench", "beartype.beartype")
+torch.set_num_threads(2)
+settings.register_profile("routerbench", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("routerbench")
+
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # beartype warns of the type hints that OmegaConf's classes inherit.
+    ignored = "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
+    config.addinivalue_line("filterwarnings", ignored)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The inputs and outputs of one run of the published code, in one precision."""
+
+    meta: dict[str, Any]
+    dtype: torch.dtype
+    arrays: dict[str, np.ndarray] = field(repr=False)
+
+    def input(self, name: str) -> Tensor:
+        """An input, which was stored in float32."""
+        return torch.from_numpy(self.arrays[name]).to(self.dtype)
+
+    def output(self, name: str) -> Tensor:
+        """An output: of this precision, or an integer, which both have in common."""
+        double = f"{name}_f64"
+        stored = double if self.dtype == torch.float64 and double in self.arrays else name
+        output = torch.from_numpy(self.arrays[stored])
+        assert not output.is_floating_point() or output.dtype == self.dtype, f"{name} is not in {self.dtype}"
+        return output
+
+    def check(self, name: str, actual: Tensor, tolerance: float | None = None) -> None:
+        """Hold `actual` against the output: a float within the tolerance of its precision, others exactly."""
+        expected = self.output(name)
+        if not expected.is_floating_point():
+            assert torch.equal(actual.to(expected.dtype), expected), name
+            return
+        tolerance = TOLERANCE[self.dtype] if tolerance is None else tolerance
+        assert actual.dtype == expected.dtype, name
+        assert_close(actual, expected, atol=tolerance, rtol=tolerance, msg=lambda text: f"{name}: {text}")
+
+    def experts(self) -> "Experts":
+        """The experts of the run, with V-MoE's approximate GELU."""
+        from routerbench.moe.experts import Experts
+
+        weights = {name: self.input(name) for name in ("w1", "b1", "w2", "b2")}
+        num_experts, width, hidden = weights["w1"].shape
+        experts = Experts(num_experts, width, hidden, act_layer=partial(nn.GELU, approximate="tanh"))
+        experts.to(self.dtype).load_state_dict(weights)
+        return experts
+
+    def check_layer(self, layer: "MoE") -> None:
+        """The layer's output and, where they are stored, the loss and the gradients of input and experts."""
+        x = self.input("x").requires_grad_()
+        y = layer(x)
+        self.check("y", y)
+        if not self.has_gradients:
+            return
+        assert layer.routing is not None
+        loss = (y * self.input("cot")).sum() + sum(layer.routing.losses.values())
+        self.check("loss", loss)
+        loss.backward()
+        for name, parameter in {"x": x, **dict(layer.experts.named_parameters())}.items():
+            assert parameter.grad is not None, name
+            self.check(f"grad_{name}", parameter.grad)
+
+    @property
+    def has_gradients(self) -> bool:
+        return self.meta["has_grads"] and self.dtype == torch.float64
+
+
+ReadGolden = Callable[[str, torch.dtype], Golden]
+
+
+@pytest.fixture
+def golden() -> ReadGolden:
+    """A function that reads a file of tests/golden."""
+
+    def read(name: str, dtype: torch.dtype) -> Golden:
+        with np.load(Path(__file__).parent / "golden" / f"{name}.npz") as file:
+            arrays = dict(file)
+        meta = json.loads(str(arrays.pop("meta"))) if "meta" in arrays else {}
+        return Golden(meta, dtype, arrays)
+
+    return read
