@@ -81,9 +81,7 @@ def _refuse_new_keys(overrides: Sequence[Override], config_dir: str | None) -> N
     loader = GlobalHydra.instance().config_loader()
     for override in overrides:
         key = override.key_or_group
-        chooses = loader.get_group_options(key) or (
-            config_dir and os.path.isdir(os.path.join(config_dir, key))
-        )
+        chooses = loader.get_group_options(key) or (config_dir and Path(config_dir, key).is_dir())
         if override.is_add() and not chooses and not key.startswith(("model.arguments.", "hydra.")):
             raise ValueError(f"{override.input_line}: {key} is not a setting")
 

@@ -15,7 +15,7 @@ from routerbench.evaluate import Batch, Evaluation
 from routerbench.metrics import RoutingSums, routing_metrics
 from routerbench.moe.surgery import moe_layers
 
-Row = dict[str, float]
+Row = dict[str, int | float]
 
 
 @runtime_checkable

@@ -52,12 +52,14 @@ class Soft(Router):
         combine = logits.flatten(2).softmax(-1).view_as(logits)
         return Routing(SoftPlan(logits.softmax(1), combine), {})
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         """Give a `phi` without shape that of the checkpoint."""
         phi = state_dict.get(f"{prefix}phi")
         if isinstance(self.phi, nn.UninitializedParameter) and phi is not None:
             self._shape_phi(phi.shape[-1])
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _shape_phi(self, num_slots: int) -> None:
         assert isinstance(self.phi, nn.UninitializedParameter)

@@ -1,0 +1,120 @@
+"""Costs against formulas written out by hand; a multiply-add is two operations."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from routerbench.build import build_backbone, sparsify
+from routerbench.costs import Costs, peak_memory_gib, reset_peak_memory, static_costs
+from routerbench.moe.surgery import moe_layers
+
+D, L, H, S = 16, 2, 64, 17  # width, blocks, hidden width of an MLP, tokens: 4 x 4 patches and a class token
+E = 4
+
+# Linear layers of queries, keys, values and output; attention's two products over S x S; the MLP's two layers.
+ATTENTION = 2 * S * D * 4 * D + 2 * 2 * S * S * D
+MLP = 2 * 2 * S * D * H
+VIT = 2 * 16 * (3 * 8 * 8) * D + L * (ATTENTION + MLP) + 2 * D * 10
+
+
+def vit() -> nn.Module:
+    return build_backbone("pocket_vit", 10, 32, depth=L, embed_dim=D, num_heads=2)
+
+
+def costs(router: str, placement: list[int], group: str | int = "image", **settings: Any) -> Costs:
+    return static_costs(sparsify(vit(), router, E, placement, group, **settings), (32, 32))
+
+
+def test_operations_of_a_vit() -> None:
+    assert static_costs(vit(), (32, 32)) == Costs(VIT, num_parameters(vit()), num_parameters(vit()), 0.0)
+
+
+def test_operations_of_a_vit_do_not_hang_on_the_device() -> None:
+    with torch.device("meta"):
+        model = vit()
+    assert static_costs(model, (32, 32)) == static_costs(vit(), (32, 32))
+
+
+def test_operations_of_a_convnext() -> None:
+    size = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8)}
+    model = build_backbone("pocket_convnext", 10, 32, **size)
+    # Stem of 4 x 4 patches; blocks (7 x 7 depthwise, MLP of 4 x width) at sides 8, 4, 2, 1; 2 x 2 steps between.
+    positions = [64, 16, 4, 1]
+    blocks = sum(n * (2 * 49 * 8 + 2 * 2 * 8 * 32) for n in positions)
+    steps = sum(n * 2 * 4 * 8 * 8 for n in positions[1:])
+    assert static_costs(model, (32, 32)).flops_per_image == 64 * 2 * 48 * 8 + blocks + steps + 2 * 8 * 10
+
+
+@pytest.mark.parametrize(("capacity_factor", "num_slots"), [(1.0, 5), (2.0, 9)])
+def test_operations_of_a_sparse_router_count_every_slot(capacity_factor: float, num_slots: int) -> None:
+    # 17 tokens over 4 experts: 4.25 and 8.5 seats, rounded up.
+    found = costs("expert_choice", [1], capacity_factor=capacity_factor)
+    slots = E * num_slots
+    assert found.flops_per_image == VIT - MLP + 2 * S * D * E + 2 * 2 * slots * D * H
+    assert found.slots_per_token == pytest.approx(slots / S)
+
+
+def test_operations_of_two_layers_add_up_and_their_slots_per_token_is_the_mean() -> None:
+    one, two = (costs("token_choice", placement, top_k=2) for placement in ([1], [0, 1]))
+    assert two.flops_per_image - VIT == 2 * (one.flops_per_image - VIT)
+    # Two choices of 17 tokens over 4 experts: 8.5 seats each, rounded up.
+    assert one.slots_per_token == two.slots_per_token == pytest.approx(E * 9 / S)
+
+
+def test_operations_of_soft_count_mixing() -> None:
+    found = costs("soft", [1])
+    slots = E * 5
+    mixing = 3 * 2 * S * D * slots  # logits, dispatch, combine
+    assert found.flops_per_image == VIT - MLP + mixing + 2 * 2 * slots * D * H
+
+
+def test_operations_are_those_of_one_image_of_the_group() -> None:
+    # Two images have 34 tokens: 8.5 seats for each of 4 experts, rounded up to 9, are 18 slots an image.
+    found = costs("expert_choice", [1], group=2)
+    assert found.flops_per_image == VIT - MLP + 2 * S * D * E + 2 * 2 * (E * 9 // 2) * D * H
+    assert found.slots_per_token == pytest.approx(E * 9 / (2 * S))
+
+
+def test_parameters_that_a_token_meets() -> None:
+    dense = num_parameters(vit())
+    mlp = 2 * D * H + H + D
+    found = costs("expert_choice", [1])
+    assert found.params_total == dense + (E - 1) * mlp + E * D
+    # 20 slots for 17 tokens: a token meets 20/17 of the 4 experts on average, and all of the gate.
+    assert found.params_active == round(dense - mlp + E * D + 20 / 17 * mlp)
+
+
+def test_more_slots_than_experts_times_tokens_do_not_make_more_parameters() -> None:
+    found = costs("expert_choice", [1], capacity_factor=float(E))
+    assert found.slots_per_token == E
+    assert found.params_active == found.params_total
+
+
+def test_counting_leaves_the_model_as_it_was() -> None:
+    model = sparsify(vit(), "expert_choice", E, [1])
+    model.train()
+    state = torch.get_rng_state()
+    static_costs(model, (32, 32))
+    assert model.training
+    assert all(layer.training for layer in moe_layers(model).values())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_peak_memory_is_of_the_run() -> None:
+    cpu = torch.device("cpu")
+    reset_peak_memory(cpu)
+    before = peak_memory_gib(cpu)
+    torch.ones(2**26)  # a quarter of a GiB
+    peak = peak_memory_gib(cpu)
+    reset_peak_memory(cpu)
+    after = peak_memory_gib(cpu)
+    if before is None or peak is None or after is None:
+        pytest.skip("only Linux tells")
+    assert peak - before > 0.2
+    assert peak - after > 0.2
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

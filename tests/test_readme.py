@@ -1,0 +1,56 @@
+"""README keeps its word: the board is that of the records, and its code runs."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from routerbench.report import write_report
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+CODE = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_board_is_that_of_the_records(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "results" / "pocket", tmp_path / "pocket")
+    pasted = shutil.copy(README, tmp_path)
+    write_report(tmp_path / "pocket", Path(pasted), Console(quiet=True))
+    assert Path(pasted).read_text(encoding="utf-8") == README.read_text(encoding="utf-8")
+    for name in ("LEADERBOARD.md", "leaderboard.csv"):
+        assert (tmp_path / "pocket" / name).read_bytes() == (ROOT / "results" / "pocket" / name).read_bytes()
+
+
+def test_records_are_published_with_their_configurations() -> None:
+    runs = list((ROOT / "results" / "pocket" / "runs").iterdir())
+    assert len(runs) == 27
+    for run in runs:
+        assert {"config.yaml", "record.json"} <= {path.name for path in run.iterdir()}
+
+
+def test_notebook_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = next(code for code in CODE if "rb.sparsify" in code)
+    names: dict[str, object] = {}
+    exec(notebook, names)
+    assert tuple(names["logits"].shape) == (2, 1000)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_added_router_routes(tmp_path: Path) -> None:
+    import torch
+
+    added = next(code for code in CODE if "class FirstCome" in code)
+    names: dict[str, object] = {"__name__": "first_come"}
+    exec(added, names)
+    shared = {
+        "capacity": None,
+        "capacity_rounding": "ceil",
+        "capacity_multiple_of": 1,
+        "capacity_factor": 1.0,
+    }
+    no_losses = dict.fromkeys(("importance_weight", "load_weight", "gshard_weight", "z_weight"), 0.0)
+    router = names["FirstCome"](4, 2, noise_std=0.0, **shared, **no_losses)  # pyright: ignore[reportCallIssue]
+    # Four tokens, two experts with two slots: the first takes tokens 0 and 1, the second 2 and 3.
+    assert router(torch.randn(1, 4, 4)).plan.token.tolist() == [[[0, 1], [2, 3]]]

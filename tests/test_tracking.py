@@ -1,0 +1,144 @@
+"""The mirror in W&B says what ran, and none of its errors ends a run."""
+
+import json
+import logging
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from wandb.proto.wandb_internal_pb2 import Record
+
+from routerbench.tracking import mirror
+
+SETTINGS = {
+    "data": {"name": "digits"},
+    "model": {"name": "pocket_vit"},
+    "router": {"name": "soft", "_target_": "x"},
+    "seed": 3,
+}
+ROWS = [{"step": 1, "train/loss": 2.0}, {"step": 2, "train/loss": 1.0}, {"step": 2, "test/top1": 0.5}]
+
+
+class Deaf:
+    """A W&B run that fails at what it is told to."""
+
+    def __init__(self, failing: str) -> None:
+        self.failing = failing
+        self.rows: list[dict[str, Any]] = []
+        self.finished = 0
+
+    def log(self, row: dict[str, Any], step: int) -> None:
+        self.rows.append(row)
+        if self.failing == "log":
+            raise ConnectionError("no net")
+
+    def finish(self) -> None:
+        self.finished += 1
+        if self.failing == "finish":
+            raise ConnectionError("no net")
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No W&B settings of the user, and those that the mirror makes are taken back."""
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+def mirrored(folder: Path, mode: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with mirror(folder, "digits-soft-s3-id", "digits-soft-group", SETTINGS, mode) as log:
+        for row in ROWS:
+            log(row)
+
+
+def stored(folder: Path) -> list[Any]:
+    """What an offline run wrote, record by record."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    content, start, messages = path.read_bytes(), 7, []
+    # LevelDB's log: checksum (4 bytes), length (2), kind (1: not split), and these records fit one block.
+    while start < len(content):
+        length, kind = struct.unpack_from("<HB", content, start + 4)
+        assert kind == 1
+        message: Any = Record()
+        message.ParseFromString(content[start + 7 : start + 7 + length])
+        messages.append(message)
+        start += 7 + length
+    return messages
+
+
+@pytest.mark.filterwarnings("default")  # W&B's own
+def test_an_offline_run_is_written_beside_the_record(tmp_path: Path) -> None:
+    mirrored(tmp_path / "run", "offline")
+    messages = stored(tmp_path / "run")
+    (run,) = [message.run for message in messages if message.HasField("run")]
+    assert (run.project, run.run_id, run.display_name) == (
+        "routerbench",
+        "digits-soft-s3-id",
+        "digits-soft-s3-id",
+    )
+    assert (run.run_group, run.job_type) == ("digits-soft-group", "train")
+    assert list(run.tags) == ["digits", "pocket_vit", "soft"]
+    config = {item.key: item.value_json for item in run.config.update}
+    assert config["seed"] == "3"
+    history = [
+        {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in message.history.item}
+        for message in messages
+        if message.HasField("history")
+    ]
+    assert [(row["_step"], row["train/loss"], row.get("test/top1")) for row in history] == [
+        (1, 2.0, None),
+        (2, 1.0, 0.5),
+    ]
+
+
+def test_disabled_starts_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb, "init", lambda **settings: pytest.fail("W&B was started"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    mirrored(tmp_path / "run", "disabled")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "run"]
+
+
+def test_an_error_at_the_start_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(**settings: Any) -> None:
+        raise wandb.errors.CommError("no net")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    mirrored(tmp_path, "online")
+    assert warnings_of(caplog) == ["W&B: CommError: no net; the run goes on, and its record is whole"]
+
+
+@pytest.mark.parametrize(("failing", "num_rows"), [("log", 1), ("finish", 3)])
+def test_an_error_in_the_midst_or_at_the_end_ends_nothing_and_is_said_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failing: str,
+    num_rows: int,
+) -> None:
+    run = Deaf(failing)
+    monkeypatch.setattr(wandb, "init", lambda **settings: run)
+    mirrored(tmp_path, "online")
+    assert (len(run.rows), run.finished) == (num_rows, 1)
+    assert warnings_of(caplog) == ["W&B: ConnectionError: no net; the run goes on, and its record is whole"]
+
+
+def test_the_mirror_is_finished_when_the_run_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Deaf("nothing")
+    monkeypatch.setattr(wandb, "init", lambda **settings: run)
+    with pytest.raises(KeyboardInterrupt), mirror(tmp_path, "id", "group", SETTINGS, "offline"):
+        raise KeyboardInterrupt
+    assert run.finished == 1
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
