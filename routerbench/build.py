@@ -63,6 +63,7 @@ def sparsify(
     Experts start as the MLP that they replace. Raises ValueError for what is unknown or impossible.
     """
     make_router = partial(build_router, router, num_experts=num_experts, **settings)
+    make_router(width=1)  # its settings are refused even where no block is chosen
     indices = place(list(mlp_blocks(model)), placement)
     replace_mlps(model, indices, lambda width: make_router(width=width), num_experts, group)
     take_shape(model, input_size(model))

@@ -32,7 +32,9 @@ def main() -> None:
     report.add_argument(
         "--paste", type=Path, metavar="FILE", help="also replace the board in this Markdown file"
     )
-    if sys.argv[1:2] == ["train"] or sys.argv[1:2] == ["-sc"]:
+    if sys.argv[1:2] == ["train"]:
+        sys.exit(train(sys.argv[2:]))
+    if sys.argv[1:2] == ["-sc"]:  # the shell asks for completions
         sys.exit(train([word for word in sys.argv[1:] if word != "train"]))
     arguments = parser.parse_args()
     sys.exit(write_report(arguments.results, arguments.paste))
@@ -66,6 +68,9 @@ def train(words: list[str]) -> int:
         # The shell completes `routerbench train ...`; Hydra knows its own words only.
         os.environ["COMP_LINE"] = os.environ.get("COMP_LINE", "").replace(" train", "", 1)
         return _hydra(words, lambda config: None)
+    for option in ("config_name", "config_path", "experimental_rerun"):
+        if getattr(arguments, option):
+            return _refuse(f"--{option.replace('_', '-')} is not taken: add files of yours by --config-dir")
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 

@@ -82,7 +82,7 @@ def _refuse_new_keys(overrides: Sequence[Override], config_dir: str | None) -> N
     for override in overrides:
         key = override.key_or_group
         chooses = loader.get_group_options(key) or (config_dir and Path(config_dir, key).is_dir())
-        if override.is_add() and not chooses and not key.startswith(("model.arguments.", "hydra.")):
+        if override.is_add() and not chooses and not f"{key}.".startswith(("model.arguments.", "hydra.")):
             raise ValueError(f"{override.input_line}: {key} is not a setting")
 
 

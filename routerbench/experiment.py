@@ -180,7 +180,8 @@ def _optimizer_and_scheduler(
 
 def _check_images_fit(model: nn.Module, name: str, image_size: int) -> None:
     # A patch embedding leaves out, without a word, what is beyond its last whole patch.
-    side = to_2tuple(getattr(getattr(model, "patch_embed", None), "patch_size", 1))[0]
+    patch: Any = to_2tuple(getattr(getattr(model, "patch_embed", None), "patch_size", 1))
+    side = patch[0]
     if image_size % side:
         raise ValueError(
             f"model.name={name} cannot take data.image_size={image_size}: its patches are {side} x {side}, "

@@ -21,8 +21,9 @@ def make_optimizer(model: nn.Module, *, name: str, lr: float, weight_decay: floa
 
     Raises ValueError for an unknown name.
     """
-    if name not in list_optimizers():
-        raise ValueError(f"optim.name={name} is not a timm optimizer{did_you_mean(name, list_optimizers())}")
+    known = [str(optimizer) for optimizer in list_optimizers()]
+    if name not in known:
+        raise ValueError(f"optim.name={name} is not a timm optimizer{did_you_mean(name, known)}")
     described: Any = model
     spared = set(described.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
     groups = partial(

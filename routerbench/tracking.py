@@ -49,7 +49,7 @@ def _start(folder: Path, run_id: str, group: str, settings: dict[str, Any], mode
         job_type="train",
         tags=[settings["data"]["name"], settings["model"]["name"], settings["router"]["name"]],
         config=settings,
-        dir=folder,
+        dir=folder.absolute(),  # W&B's own process may have another working folder
         mode=mode,  # pyright: ignore[reportArgumentType]  checked with the configuration
         resume="allow" if mode == "online" else None,
         settings=wandb.Settings(console="off", x_disable_stats=True),

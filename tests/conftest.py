@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from routerbench.moe.layer import MoE
 
 install_import_hook("routerbench", "beartype.beartype")
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the tests are small, and may run beside something else
 settings.register_profile("routerbench", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("routerbench")
 

@@ -13,7 +13,7 @@ from routerbench.moe.surgery import moe_layers
 D, L, H, S = 16, 2, 64, 17  # width, blocks, hidden width of an MLP, tokens: 4 x 4 patches and a class token
 E = 4
 
-# Linear layers of queries, keys, values and output; attention's two products over S x S; the MLP's two layers.
+# Queries, keys, values and output; attention's two products over S x S; the two layers of the MLP.
 ATTENTION = 2 * S * D * 4 * D + 2 * 2 * S * S * D
 MLP = 2 * 2 * S * D * H
 VIT = 2 * 16 * (3 * 8 * 8) * D + L * (ATTENTION + MLP) + 2 * D * 10
@@ -40,7 +40,7 @@ def test_operations_of_a_vit_do_not_hang_on_the_device() -> None:
 def test_operations_of_a_convnext() -> None:
     size = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8)}
     model = build_backbone("pocket_convnext", 10, 32, **size)
-    # Stem of 4 x 4 patches; blocks (7 x 7 depthwise, MLP of 4 x width) at sides 8, 4, 2, 1; 2 x 2 steps between.
+    # A stem of 4 x 4 patches; blocks (7 x 7 depthwise, an MLP) at sides 8, 4, 2, 1; 2 x 2 steps between.
     positions = [64, 16, 4, 1]
     blocks = sum(n * (2 * 49 * 8 + 2 * 2 * 8 * 32) for n in positions)
     steps = sum(n * 2 * 4 * 8 * 8 for n in positions[1:])

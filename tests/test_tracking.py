@@ -4,12 +4,15 @@ import json
 import logging
 import os
 import struct
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
-from wandb.proto.wandb_internal_pb2 import Record
+from wandb.errors import CommError
+from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 
 from routerbench.tracking import mirror
 
@@ -42,12 +45,14 @@ class Deaf:
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No W&B settings of the user, and those that the mirror makes are taken back."""
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    yield
+    wandb.teardown()  # its process, which later tests would inherit
 
 
 def mirrored(folder: Path, mode: str) -> None:
@@ -60,21 +65,35 @@ def mirrored(folder: Path, mode: str) -> None:
 def stored(folder: Path) -> list[Any]:
     """What an offline run wrote, record by record."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    content, start, messages = path.read_bytes(), 7, []
+    deadline = time.monotonic() + 60
+    # W&B's own process may still write when the run is finished here.
+    while not any(message.HasField("exit") for message in messages_of(path.read_bytes())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return messages_of(path.read_bytes())
+
+
+def messages_of(content: bytes) -> list[Any]:
+    start, messages = 7, []
     # LevelDB's log: checksum (4 bytes), length (2), kind (1: not split), and these records fit one block.
-    while start < len(content):
+    while start + 7 <= len(content):
         length, kind = struct.unpack_from("<HB", content, start + 4)
         assert kind == 1
         message: Any = Record()
-        message.ParseFromString(content[start + 7 : start + 7 + length])
-        messages.append(message)
         start += 7 + length
+        if start <= len(content):  # else the last one is still being written
+            message.ParseFromString(content[start - length : start])
+            messages.append(message)
     return messages
 
 
 @pytest.mark.filterwarnings("default")  # W&B's own
-def test_an_offline_run_is_written_beside_the_record(tmp_path: Path) -> None:
-    mirrored(tmp_path / "run", "offline")
+def test_an_offline_run_is_written_beside_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    mirrored(Path("first"), "offline")
+    monkeypatch.chdir(tmp_path)  # which the process of W&B does not see
+    mirrored(Path("run"), "offline")
     messages = stored(tmp_path / "run")
     (run,) = [message.run for message in messages if message.HasField("run")]
     assert (run.project, run.run_id, run.display_name) == (
@@ -108,7 +127,7 @@ def test_an_error_at_the_start_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(**settings: Any) -> None:
-        raise wandb.errors.CommError("no net")
+        raise CommError("no net")
 
     monkeypatch.setattr(wandb, "init", fail)
     mirrored(tmp_path, "online")

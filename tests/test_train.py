@@ -61,10 +61,12 @@ def test_the_auxiliary_losses_are_in_the_loss_exactly_once() -> None:
     images, labels = batch()
 
     logits: list[Tensor] = []
+
+    def score(router: Any, tokens: tuple[Tensor], routing: Any) -> None:
+        logits.append(F.linear(tokens[0], router.scorer.weight))
+
     for layer in moe_layers(twin).values():
-        layer.router.register_forward_hook(
-            lambda router, tokens, _: logits.append(F.linear(tokens[0], router.scorer.weight))
-        )
+        layer.router.register_forward_hook(score)
     total = F.cross_entropy(twin(images), labels)
     for of_layer in logits:
         total = total + 0.5 * losses.importance_loss(of_layer.softmax(-1))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -34,14 +34,23 @@ class Experts(nn.Module):
         for weight in (*self.w1, *self.w2):
             nn.init.xavier_uniform_(weight)
         self.act = act_layer()
-        self.hidden_norm = nn.Identity() if hidden_norm is None else hidden_norm
-        self.dropout = nn.Dropout(dropout)
+        self.hidden_norm = hidden_norm
+        self.drop1 = nn.Dropout(dropout)
+        self.drop2 = nn.Dropout(dropout)
 
-    def forward(self, slots: Float[Tensor, "E N D"], num_groups: int = 1) -> Float[Tensor, "E N D"]:
-        """Each expert's MLP over its slots, N = `num_groups` times C, the slots of a group contiguous."""
-        hidden = self.dropout(self.act(torch.baddbmm(self.b1[:, None], slots, self.w1)))
-        hidden = self.hidden_norm(hidden.unflatten(1, (num_groups, -1))).flatten(1, 2)
-        return self.dropout(torch.baddbmm(self.b2[:, None], hidden, self.w2))
+    def forward(
+        self, slots: Float[Tensor, "E N D"], filled: Bool[Tensor, "E G C"] | None = None
+    ) -> Float[Tensor, "E N D"]:
+        """Each expert's MLP over its slots, N = G times C, the slots of a group contiguous.
+
+        `filled` says which slots hold something; without it they all do, and are one group.
+        """
+        hidden = self.drop1(self.act(torch.baddbmm(self.b1[:, None], slots, self.w1)))
+        if self.hidden_norm is not None:
+            if filled is None:
+                filled = slots.new_ones(slots.shape[0], 1, slots.shape[1], dtype=torch.bool)
+            hidden = self.hidden_norm(hidden.unflatten(1, filled.shape[1:]), filled).flatten(1, 2)
+        return self.drop2(torch.baddbmm(self.b2[:, None], hidden, self.w2))
 
     @classmethod
     def from_dense(cls, mlp: nn.Module, num_experts: int) -> "Experts":
@@ -60,9 +69,11 @@ class Experts(nn.Module):
             width,
             hidden,
             act_layer=lambda: copy.deepcopy(dense.act),
-            dropout=(dense.drop1 if hasattr(dense, "drop1") else dense.drop).p,
             hidden_norm=_hidden_norm(dense, num_experts),
         ).to(device=dense.fc1.weight.device, dtype=dense.fc1.weight.dtype)
+        # A ConvMlp drops between its layers alone.
+        experts.drop1.p = dense.drop1.p if hasattr(dense, "drop1") else dense.drop.p
+        experts.drop2.p = dense.drop2.p if hasattr(dense, "drop2") else 0.0
         with torch.no_grad():
             experts.w1.copy_(dense.fc1.weight.flatten(1).T)
             experts.b1.copy_(dense.fc1.bias)
@@ -74,7 +85,7 @@ class Experts(nn.Module):
 class ResponseNorm(nn.Module):
     """Global response normalisation of each expert over its slots of a group (ConvNeXt V2, Woo et al. 2023).
 
-    The dense layer normalises over the positions of an image; an expert sees those that its slots hold.
+    The dense layer normalises over the positions of an image; an expert over those that its slots hold.
     """
 
     def __init__(self, num_experts: int, hidden: int, eps: float) -> None:
@@ -83,9 +94,11 @@ class ResponseNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(num_experts, 1, 1, hidden))
         self.bias = nn.Parameter(torch.zeros(num_experts, 1, 1, hidden))
 
-    def forward(self, hidden: Float[Tensor, "E G C H"]) -> Float[Tensor, "E G C H"]:
-        """Scale every channel by its norm over the slots, relative to the mean norm of all channels."""
-        response = hidden.norm(dim=2, keepdim=True)
+    def forward(
+        self, hidden: Float[Tensor, "E G C H"], filled: Bool[Tensor, "E G C"]
+    ) -> Float[Tensor, "E G C H"]:
+        """Scale every channel by its norm over the filled slots, relative to the mean over channels."""
+        response = hidden.masked_fill(~filled[..., None], 0).norm(dim=2, keepdim=True)
         relative = response / (response.mean(-1, keepdim=True) + self.eps)
         return hidden + torch.addcmul(self.bias, self.weight, hidden * relative)
 

@@ -29,24 +29,30 @@ class MoE(nn.Module):
         self.experts = experts
         self.images_per_group = 1 if group == "image" else int(group)
         self.routing: Routing | None = None
-        """The latest decision; of the full groups where a batch also left a smaller one."""
+        """The latest decision; its plan is that of the full groups where a batch also left a smaller one."""
 
     def forward(self, x: Float[Tensor, "B ... D"]) -> Float[Tensor, "B ... D"]:
         """Route the tokens of each group alone and give back the weighted outputs of their experts."""
-        remainder = len(x) % self.images_per_group
-        if remainder == 0:
-            return self._route(x, self.images_per_group)
-        rest = self._route(x[-remainder:], remainder)
-        if remainder == len(x):
-            return rest
-        return torch.cat([self._route(x[:-remainder], self.images_per_group), rest])
+        num_groups, remainder = divmod(len(x), self.images_per_group)
+        if remainder == 0 or num_groups == 0:
+            y, self.routing = self._route(x, remainder or self.images_per_group)
+            return y
+        whole, routing = self._route(x[:-remainder], self.images_per_group)
+        rest, smaller = self._route(x[-remainder:], remainder)
+        losses = {
+            name: (num_groups * loss + smaller.losses[name]) / (num_groups + 1)
+            for name, loss in routing.losses.items()
+        }
+        self.routing = Routing(routing.plan, losses)
+        return torch.cat([whole, rest])
 
-    def _route(self, x: Float[Tensor, "B ... D"], images_per_group: int) -> Float[Tensor, "B ... D"]:
+    def _route(
+        self, x: Float[Tensor, "B ... D"], images_per_group: int
+    ) -> tuple[Float[Tensor, "B ... D"], Routing]:
         tokens = x.reshape(len(x) // images_per_group, -1, x.shape[-1])
-        self.routing = self.router(tokens)
-        plan = self.routing.plan
-        slots = self.experts(plan.dispatch(tokens), num_groups=len(tokens))
-        return plan.combine(slots).to(x.dtype).view(x.shape)
+        routing = self.router(tokens)
+        slots = self.experts(routing.plan.dispatch(tokens), routing.plan.filled.transpose(0, 1))
+        return routing.plan.combine(slots).to(x.dtype).view(x.shape), routing
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the latest decision, which holds a graph that cannot be copied."""

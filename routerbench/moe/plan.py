@@ -20,12 +20,14 @@ class Plan(ABC):
     What a plan says of itself is the same for every router, so that routers can stand in one column:
 
     * `gates (G, S, E)`: how much each token leans to each expert; sums to 1 over experts.
+    * `filled (G, E, C)`: which slots hold something.
     * `demand (G, E)`: how many tokens asked for each expert, before any capacity.
     * `load (G, E)`: how many slots of each expert are filled.
     * `served (G, S)`: how many slots hold each token; a token with 0 is dropped.
     """
 
     gates: Float[Tensor, "G S E"]
+    filled: Bool[Tensor, "G E C"]
 
     @abstractmethod
     def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E N D"]:
@@ -33,7 +35,7 @@ class Plan(ABC):
 
     @abstractmethod
     def combine(self, slots: Float[Tensor, "E N D"]) -> Float[Tensor, "G S D"]:
-        """Carry weighted slot outputs home; the sum has at least the precision of the weights."""
+        """Carry weighted slot outputs home; sparse plans add up in the precision of the weights."""
 
     @abstractmethod
     def dense(self) -> tuple[Float[Tensor, "G S E C"], Float[Tensor, "G S E C"]]:
@@ -137,6 +139,11 @@ class SoftPlan(Plan):
     @property
     def num_slots(self) -> int:
         return self.dispatch_weight.shape[-1]
+
+    @property
+    def filled(self) -> Bool[Tensor, "G E C"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        num_groups, _, num_experts, num_slots = self.dispatch_weight.shape
+        return self.dispatch_weight.new_ones(num_groups, num_experts, num_slots, dtype=torch.bool)
 
     @property
     def gates(self) -> Float[Tensor, "G S E"]:  # pyright: ignore[reportIncompatibleVariableOverride]

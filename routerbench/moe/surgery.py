@@ -49,6 +49,8 @@ def place(names: Sequence[str], placement: Placement) -> list[int]:
         "stage": last_of_stage,
         "none": [],
     }
+    if not choices[placement] and placement != "none":
+        raise ValueError(f"placement={placement} chooses no block of this model, which has {len(names)}")
     return list(choices[placement])
 
 
@@ -63,12 +65,13 @@ def replace_mlps(
 
     `make_router` is given the width D. Raises ValueError for an MLP that experts cannot replace.
     """
-    blocks = list(mlp_blocks(model).items())
-    for name, module in (blocks[index] for index in indices):
-        block: Any = module
+    blocks: list[tuple[str, Any]] = list(mlp_blocks(model).items())
+    chosen = [blocks[index] for index in indices]
+    for name, block in chosen:  # all of them, before the first is touched
         problem = why_not(block.mlp)
         if problem:
             raise ValueError(f"{name}: {problem}")
+    for _, block in chosen:
         width = block.mlp.fc1.weight.shape[1]
         moe = MoE(make_router(width), Experts.from_dense(block.mlp, num_experts), group)
         block.mlp = moe if isinstance(block.mlp.fc1, nn.Linear) else ChannelsFirst(moe)
@@ -84,10 +87,11 @@ def moe_layers(model: nn.Module) -> dict[str, MoE]:
 @torch.no_grad()
 def take_shape(model: nn.Module, image_size: tuple[int, int], num_images: int = 1) -> None:
     """Send blank images through, so that every parameter has its shape and every layer a routing."""
-    training = model.training
+    training = {module: module.training for module in model.modules()}
     parameter = next(p for p in model.parameters() if not torch.nn.parameter.is_lazy(p))
     model.eval()(torch.zeros(num_images, 3, *image_size, device=parameter.device, dtype=parameter.dtype))
-    model.train(training)
+    for module, mode in training.items():
+        module.training = mode
 
 
 def input_size(model: nn.Module) -> tuple[int, int]:

@@ -95,7 +95,9 @@ def test_experts_start_apart_and_those_of_a_dense_mlp_alike() -> None:
 def test_experts_take_type_device_and_dropout_of_the_mlp() -> None:
     experts = Experts.from_dense(Mlp(8, 12, drop=0.25).double(), num_experts=2)
     assert experts.w1.dtype == experts.b2.dtype == torch.float64
-    assert experts.dropout.p == 0.25
+    assert (experts.drop1.p, experts.drop2.p) == (0.25, 0.25)
+    conv = Experts.from_dense(ConvMlp(8, 12, drop=0.5), num_experts=2)
+    assert (conv.drop1.p, conv.drop2.p) == (0.5, 0.0)  # it drops between its layers alone
     assert Experts.from_dense(Mlp(8, 12, device="meta"), num_experts=2).w1.is_meta
     # The activation is the block's own, not shared with it.
     mlp = Mlp(8, 12, act_layer=nn.PReLU)
@@ -131,15 +133,25 @@ def test_response_norm_by_hand() -> None:
     )
     hidden = torch.tensor([[[[3.0, 6.0], [4.0, 8.0]]]])
     # Channel 0: x + 3 * x * 2/3. Channel 1: x + 1.
-    assert_close(norm(hidden), torch.tensor([[[[9.0, 7.0], [12.0, 9.0]]]]))
+    assert_close(
+        norm(hidden, torch.ones(1, 1, 2, dtype=torch.bool)), torch.tensor([[[[9.0, 7.0], [12.0, 9.0]]]])
+    )
 
 
 def test_response_norm_is_of_each_expert_and_group_alone() -> None:
     experts = drawn(Experts.from_dense(drawn(GlobalResponseNormMlp(8, 12)), num_experts=2))
     slots = torch.randn(2, 6, 8)
-    both = experts(slots, num_groups=2)
-    assert_close(both[:, :3], experts(slots[:, :3], num_groups=1))
-    assert_close(both[:, 3:], experts(slots[:, 3:], num_groups=1))
+    both = experts(slots, torch.ones(slots.shape[0], 2, 3, dtype=torch.bool))
+    assert_close(both[:, :3], experts(slots[:, :3]))
+    assert_close(both[:, 3:], experts(slots[:, 3:]))
+
+
+def test_response_norm_does_not_see_empty_slots() -> None:
+    experts = drawn(Experts.from_dense(drawn(GlobalResponseNormMlp(8, 12)), num_experts=2))
+    slots = torch.randn(2, 4, 8)
+    slots[:, 3] = 0
+    filled = torch.tensor([True, True, True, False]).expand(2, 1, 4)
+    assert_close(experts(slots, filled)[:, :3], experts(slots[:, :3]))
 
 
 def test_response_norm_of_an_expert_without_tokens_has_finite_gradients() -> None:

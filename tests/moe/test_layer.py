@@ -60,11 +60,31 @@ def test_what_a_batch_leaves_over_is_routed_with_the_capacity_of_its_size() -> N
     assert layer.routing.plan.gates.shape == (1, 12, 2)
 
 
+def test_images_that_a_batch_leaves_over_are_routed_together() -> None:
+    # Of five images three are a group and the last two another, in which image 3 takes every slot.
+    layer = layer_of(group=3, capacity=4)
+    y = layer(torch.ones(5, 4, 4))
+    assert [bool(image.any()) for image in y] == [True, False, False, True, False]
+
+
 def test_gradients_reach_the_tokens_of_a_smaller_group() -> None:
     layer, x = layer_of(group=2), torch.randn(3, 4, 4, requires_grad=True)
     layer(x).sum().backward()
     assert x.grad is not None
     assert x.grad[2].any()
+
+
+def test_losses_are_the_mean_over_all_groups() -> None:
+    router = build_router("token_choice", 4, 2, noise_std=0.0, load_weight=0.0, importance_weight=1.0)
+    layer = MoE(router, Experts(2, 4, 8), group=2)
+    x = torch.randn(5, 3, 4)
+    layer(x)
+    assert layer.routing is not None
+    losses = []
+    for part in (x[:2], x[2:4], x[4:]):
+        tokens = part.reshape(1, -1, 4)
+        losses.append(router(tokens).losses["importance"])
+    assert_close(layer.routing.losses["importance"], torch.stack(losses).mean())
 
 
 def test_a_layer_takes_tokens_without_positions_and_odd_layouts() -> None:

@@ -216,3 +216,22 @@ def test_a_layer_is_not_replaced_again() -> None:
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         sparsify(backbone, "hash", 4, "last_2")
+
+
+def test_surgery_is_done_whole_or_not_at_all() -> None:
+    model: Any = build_backbone("pocket_vit", num_classes=10, image_size=32)
+    model.blocks[5].mlp = nn.Linear(64, 64)
+    with pytest.raises(ValueError, match=r"^blocks\.5: experts cannot replace an MLP of class Linear"):
+        sparsify(model, "hash", 4, [3, 5])
+    assert not moe_layers(model)
+
+
+def test_a_placement_that_chooses_no_block_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^placement=last_2 chooses no block of this model, which has 1$"):
+        place(["blocks.0"], "last_2")
+
+
+def test_settings_are_refused_where_no_block_is_chosen() -> None:
+    model = build_backbone("pocket_vit", num_classes=10, image_size=32)
+    with pytest.raises(ValueError, match=r"^router=sft is not one of: .* \(did you mean soft\?\)$"):
+        sparsify(model, "sft", 4, "none")

@@ -98,6 +98,21 @@ def test_zeros_of_a_sparse_plan_fill_what_slots_are_left() -> None:
     assert plan.filled.all()
 
 
+@pytest.mark.parametrize("name", ["sinkhorn_expert_choice", "sinkhorn_token_choice"])
+def test_the_noise_of_training_enters_the_plan(name: str) -> None:
+    router = router_of(name, noise_std=20.0).train()
+    tokens = torch.randn(1, 16, 8)
+    torch.manual_seed(1)
+    plan = plan_of(router, tokens)
+    torch.manual_seed(1)
+    logits = router.scorer(tokens)
+    gates = logits.noisy.softmax(-1)
+    expected = router.seat(logits.noisy, gates, 4)
+    assert torch.equal(plan.token, expected.token)
+    assert torch.equal(plan.weight, expected.weight)
+    assert not torch.equal(plan.token, router.seat(logits.clean, gates, 4).token)
+
+
 @pytest.mark.parametrize("name", ROUTERS)
 def test_no_gradient_passes_through_the_plan(name: str) -> None:
     router = router_of(name)

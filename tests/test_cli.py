@@ -1,0 +1,338 @@
+"""The command: what is refused in one line with exit code 2, and what its exit code says."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from routerbench import cli, experiment
+
+VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
+TINY = ("data=digits", "augment=none", "epochs=1", VIT, "num_experts=4", "runtime.threads=1")
+ROUTERS = (
+    "dense, expert_choice, hash, random, sinkhorn_expert_choice, sinkhorn_token_choice, soft, "
+    "sparse_expert_choice, token_choice"
+)
+PLACEMENTS = "last_2, every_2, last_half, stage, none"
+EXTENSIONS = ".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp"
+FOLDER = (
+    "data.path=null: data=folder needs the folder that holds train/ and val/, each with one folder of images "
+    "per class"
+)
+COUNT = "must be a whole number of at least 1"
+
+# The command, and all that it says.
+REFUSED = [
+    (
+        ["router=expert_choise"],
+        f"router=expert_choise is not one of: {ROUTERS} (did you mean expert_choice?)",
+    ),
+    (["model.name=pocket_vitt"], "model.name=pocket_vitt is not a timm model (did you mean pocket_vit?)"),
+    (["model.name=zzz"], "model.name=zzz is not a timm model"),
+    (["placement=last_3"], f"placement=last_3 is not one of: {PLACEMENTS} (did you mean last_2?)"),
+    (["placement=[6]"], "placement=[6] names block 6: the blocks are 0 to 5"),
+    (["placement=[1,1]"], "placement=[1, 1] names a block twice"),
+    (["placement=null"], "placement=None is neither a name nor a list of blocks"),
+    (
+        ["placement=stage"],
+        "placement=stage needs a model in stages, such as a ConvNeXt: this one has none",
+    ),
+    (
+        ["runtime.devise=cpu"],
+        "runtime.devise=cpu is not a setting (did you mean device?); runtime has: results, device, workers, "
+        "threads, wandb, log_every_steps, retry",
+    ),
+    (["+epoch=3"], "+epoch=3: epoch is not a setting"),
+    (["epochs=abc"], "epochs=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+    (["seed=${sed}"], "seed=${sed}: Interpolation key 'sed' not found"),
+    (["router=token_choice", "router.top_k=9"], "top_k=9 is more than num_experts=8: give at most that"),
+    (
+        ["router=hash", "num_experts=2", "router.top_k=3"],
+        "top_k=3 is more than num_experts=2: give at most that",
+    ),
+    (["num_experts=0"], f"num_experts=0 {COUNT}"),
+    (["capacity_factor=0"], "capacity_factor=0.0 must be a number above 0"),
+    (["router.capacity=0"], f"capacity=0 {COUNT}"),
+    (["router=soft", "router.slots_per_expert=0"], f"slots_per_expert=0 {COUNT}"),
+    (["group=7"], "group=7 does not tile the batch: batch_size=64 is no multiple of it"),
+    (["group=0"], "group=0 is neither image nor a number of images"),
+    (["group=picture"], "group=picture is neither image nor a number of images"),
+    (["router=soft", "group=8"], "group=8 would mix images: Soft routes each alone, group=image"),
+    (
+        ["model.name=resnet18"],
+        "model.name=resnet18 has no block with an MLP to replace: take a ViT, a ConvNeXt, a Swin ..., "
+        "or router=dense",
+    ),
+    (
+        ["+model.arguments.dept=2"],
+        "model.name=pocket_vit with {'img_size': 32, 'dept': 2} cannot be built: "
+        "VisionTransformer.__init__() got an unexpected keyword argument 'dept'",
+    ),
+    (
+        ["data.image_size=33"],
+        "model.name=pocket_vit cannot take data.image_size=33: its patches are 8 x 8, "
+        "so give a multiple of that",
+    ),
+    (
+        ["model=pocket_convnext_iso", "data.image_size=30"],
+        "model.name=pocket_convnext_iso cannot take data.image_size=30: its patches are 4 x 4, "
+        "so give a multiple of that",
+    ),
+    (["data=folder"], FOLDER),
+    (["data.path=/tmp"], "data.path=/tmp means nothing to data=landcover32: leave it out"),
+    (["precision=f16"], "precision=f16 is not one of: fp32, bf16, fp16 (did you mean fp16?)"),
+    (
+        ["runtime.wandb=offlin"],
+        "runtime.wandb=offlin is not one of: offline, online, disabled (did you mean offline?)",
+    ),
+    (["runtime.device=gpu"], "runtime.device=gpu is no device: cpu, cuda, cuda:1 ... or auto"),
+    (
+        ["runtime.device=cuda:99"],
+        f"runtime.device=cuda:99 is not here: this machine has {torch.cuda.device_count()} GPUs",
+    ),
+    (["runtime.device=meta"], "runtime.device=meta cannot be used on this machine: take cpu or auto"),
+    (["optim.name=adamww"], "optim.name=adamww is not a timm optimizer (did you mean adamw?)"),
+    (
+        ["optim.schedule=cosin"],
+        "optim.schedule=cosin is not one of: cosine, tanh, poly (did you mean cosine?)",
+    ),
+    (["augment.hflip=2.0"], "augment.hflip=2.0 is a probability: give 0 to 1"),
+    (
+        ["augment=imagenet"],
+        "augment=imagenet is for image files, and this data set is held in memory: "
+        "give augment=none, crop_flip or dihedral",
+    ),
+    (["batch_size=9000"], "batch_size=9000 is more than the 6866 training images: give at most that"),
+    (["seed=0,1"], "seed=0,1 gives several values: add -m to run them all"),
+    (["-m", "router=soft,sotf"], f"router=sotf is not one of: {ROUTERS} (did you mean soft?)"),
+    (
+        ["-m", "router=soft,hash", "placement=last_2,lats_2"],
+        f"placement=lats_2 is not one of: {PLACEMENTS} (did you mean last_2?)",
+    ),
+    (
+        ["-m", "router=soft,hash", "group=image,8"],
+        "group=8 would mix images: Soft routes each alone, group=image",
+    ),
+    (["-m", "seed=-1,0"], "seed=-1 must be a number of at least 0"),
+    (["-m", "data=digits,folder"], FOLDER),
+    (
+        ["-m", "+sweep=routers", "sed=4"],
+        "sed=4 is not a setting (did you mean seed?); settings are: router, model, placement, num_experts, "
+        "capacity_factor, group, seed, data, augment, epochs, batch_size, optim, precision, eval_every, "
+        "runtime",
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A command reads `sys.argv`, writes below the working folder, and sets the threads of its process."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("COMP_LINE", "")
+    monkeypatch.chdir(tmp_path)
+    yield
+    torch.set_num_threads(threads)
+
+
+def console(*words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "routerbench", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(("words", "text"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_bad_input_is_one_line_and_code_2_and_nothing_is_written(
+    words: list[str], text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.train(words) == 2
+    shown = capfd.readouterr()
+    assert (shown.err, shown.out) == (f"routerbench: {text}\n", "")
+    assert files(tmp_path) == []
+
+
+def test_missing_and_empty_folders_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["data=folder", "data.image_size=32", "augment=none", f"data.path={tmp_path}/images"]
+
+    def refused() -> str:
+        for flags in ([], ["-m", "seed=0,1"]):
+            assert cli.train([*flags, *words]) == 2
+        first, second = capfd.readouterr().err.splitlines()
+        assert first == second
+        return first.removeprefix("routerbench: ")
+
+    images = tmp_path / "images"
+    assert refused() == (
+        f"data.path='{images}' is not a folder: data=folder needs one that holds train/ and val/, each with "
+        "one folder of images per class"
+    )
+    images.mkdir()
+    assert refused() == f"data.path='{images}' has no folder train/: give one that holds train/ and val/"
+    (images / "train" / "cat").mkdir(parents=True)
+    (images / "val" / "cat").mkdir(parents=True)
+    assert refused() == (
+        f"{images}/train/cat is an empty class: remove it or put images there ({EXTENSIONS})"
+    )
+    assert files(tmp_path) == ["images", "images/train", "images/train/cat", "images/val", "images/val/cat"]
+
+
+@pytest.mark.parametrize("flags", [[], ["-m", "seed=0,1"]])
+def test_a_corrupt_image_is_one_line_and_ends_all_runs(
+    flags: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("train", "val"):
+        (tmp_path / "images" / part / "cat").mkdir(parents=True)
+        (tmp_path / "images" / part / "cat" / "1.png").write_text("no image")
+    words = [*TINY[1:], "data=folder", f"data.path={tmp_path}/images", "data.image_size=32", "batch_size=1"]
+    assert cli.train([*flags, *words, "runtime.workers=0", "runtime.wandb=disabled"]) == 2
+    broken = tmp_path / "images/train/cat/1.png"
+    assert capfd.readouterr().err == (
+        f"routerbench: {broken} cannot be read as an image (UnidentifiedImageError): replace or remove it\n"
+    )
+    assert not list(tmp_path.rglob("record.json"))
+    assert len(list(tmp_path.glob("results/runs/*"))) == 1
+
+
+# Without the checks of types, which the tests put before those of the program.
+WRONG_TYPES = {
+    "router.noise_std=abc": "noise_std=abc must be a number of at least 0",
+    "router.noise_std=-1": "noise_std=-1 must be a number of at least 0",
+    "router.capacity=abc": f"capacity=abc {COUNT}",
+    "router.capacity_factor=abc": "capacity_factor=abc must be a number above 0",
+    "router.capacity_rounding=up": "capacity_rounding=up is not one of: ceil, round",
+    "router=token_choice router.top_k=abc": f"top_k=abc {COUNT}",
+    "router=token_choice router.top_k=1.5": f"top_k=1.5 {COUNT}",
+    "router=token_choice router.batch_priority=1": "batch_priority=1 must be true or false",
+    "router=token_choice router.load_weight=x": "load_weight=x must be a number of at least 0",
+    "router=sinkhorn_token_choice router.num_iterations=0": f"num_iterations=0 {COUNT}",
+    "router=soft router.slots_per_expert=a": f"slots_per_expert=a {COUNT}",
+    "placement=[a]": "placement=['a'] names block 'a': the blocks are 0 to 5",
+    "group=1.5": "group=1.5 is neither image nor a number of images",
+}
+
+
+def test_wrong_types_of_a_routers_settings_are_one_line(tmp_path: Path) -> None:
+    loop = "import sys; from routerbench import cli; [cli.train(line.split()) for line in sys.argv[1:]]"
+    command = [sys.executable, "-c", loop, *WRONG_TYPES]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stderr.splitlines() == [f"routerbench: {text}" for text in WRONG_TYPES.values()]
+    assert files(tmp_path) == []
+
+
+def test_done_is_code_0_and_a_second_time_nothing_is_left_to_do(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["-m", *TINY, "runtime.wandb=disabled", "router=soft,dense", "placement=last_2,none"]
+    assert cli.train(words) == 0
+    shown = capfd.readouterr()
+    assert shown.err == ""
+    # Three of the four combinations are the dense run.
+    assert [line.split("  ")[0] for line in shown.out.splitlines()] == [
+        "[1/4] pocket_vit soft last_2 seed 0",
+        "[2/4] pocket_vit dense seed 0",
+        "[2/4] pocket_vit dense seed 0",
+        "[2/4] pocket_vit dense seed 0",
+        "2 done",
+    ]
+    assert len(list(tmp_path.glob("results/runs/*/record.json"))) == 2
+    assert cli.train(words) == 0
+    assert capfd.readouterr().out.splitlines()[-2:] == [
+        "[2/4] pocket_vit dense seed 0  done before",
+        "2 done",
+    ]
+
+
+def test_a_run_that_fails_is_code_1_and_is_named_and_the_others_go_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = experiment.train
+
+    def fail_once(*args: Any, **settings: Any) -> Any:
+        monkeypatch.setattr(experiment, "train", train)
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(experiment, "train", fail_once)
+    words = [*TINY, "runtime.wandb=disabled", "router=dense"]
+    assert cli.train(["-m", *words, "seed=0,1"]) == 1
+    lines = capfd.readouterr().out.splitlines()
+    (failed,) = [path.parent for path in tmp_path.glob("results/runs/*s0*/record.json")]
+    assert lines[-2:] == ["1 failed, 1 done", f"failed: {failed.relative_to(tmp_path)}"]
+    assert cli.train(words) == 1
+    assert cli.train([*words, "seed=1"]) == 0
+    assert cli.train([*words, "runtime.retry=true"]) == 0
+
+
+def test_a_folder_of_the_user_is_trained_from(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "router").mkdir(parents=True)
+    (tmp_path / "mine" / "router" / "twice.yaml").write_text("defaults: [hash]\nname: twice\ntop_k: 2\n")
+    words = [*TINY, "runtime.wandb=disabled", "router=twice", "--config-dir", "mine"]
+    assert cli.train(words) == 0
+    assert len(list(tmp_path.glob("results/runs/digits-pocket_vit-twice-s0-*/record.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["train", "-m", "seed=0", "--config-dir", "train"], ["-m", "seed=0", "--config-dir", "train"]),
+        (["-sc", "query=bash"], ["-sc", "query=bash"]),
+    ],
+)
+def test_the_words_after_train_are_given_on(
+    words: list[str], given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(sys, "argv", ["routerbench", *words])
+    monkeypatch.setattr(cli, "train", lambda words: seen.append(words) or 3)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert (caught.value.code, seen) == (3, [given])
+
+
+@pytest.mark.parametrize("option", ["--config-name", "--config-path", "--experimental-rerun"])
+def test_another_primary_configuration_is_not_taken(option: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.train([option, "mine"]) == 2
+    text = f"routerbench: {option} is not taken: add files of yours by --config-dir\n"
+    assert capfd.readouterr().err == text
+
+
+def test_the_console_command_refuses_with_code_2(tmp_path: Path) -> None:
+    done = console("train", "router=sofd", cwd=tmp_path)
+    text = f"routerbench: router=sofd is not one of: {ROUTERS} (did you mean soft?)\n"
+    assert (done.returncode, done.stderr, done.stdout) == (2, text, "")
+    assert files(tmp_path) == []
+
+
+def test_an_empty_results_folder_has_no_report(tmp_path: Path) -> None:
+    done = console("report", "--results", "none", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "routerbench: results='none' holds no finished run: give the folder that holds "
+        "runs/<run_id>/record.json\n"
+    )
+    assert files(tmp_path) == []
+
+
+def test_help_names_the_commands_and_every_setting(tmp_path: Path) -> None:
+    done = console("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "routerbench train router=expert_choice" in done.stdout
+    done = console("train", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "router: dense, expert_choice, hash, random" in done.stdout
+    assert "capacity_factor: 1.0" in done.stdout
+    assert files(tmp_path) == []
+
+
+def test_the_composed_configuration_can_be_looked_at(tmp_path: Path) -> None:
+    done = console("train", "router=soft", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "_target_: routerbench.routers.soft.Soft" in done.stdout
+    assert files(tmp_path) == []

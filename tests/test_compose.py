@@ -1,0 +1,127 @@
+"""The cells of a command are those that Hydra runs, and its errors become one line."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from routerbench import cli
+from routerbench.compose import cells
+
+OPTIM_HAS = "optim has: name, lr, weight_decay, clip_grad, schedule, warmup_epochs, warmup_lr, min_lr"
+SETTINGS = (
+    "settings are: router, model, placement, num_experts, capacity_factor, group, seed, data, augment, "
+    "epochs, batch_size, optim, precision, eval_every, runtime"
+)
+ROUTERS = (
+    "dense, expert_choice, hash, random, sinkhorn_expert_choice, sinkhorn_token_choice, soft, "
+    "sparse_expert_choice, token_choice"
+)
+SOFT_HAS = (
+    "router has: name, _target_, slots_per_expert, capacity_factor, capacity_rounding, capacity_multiple_of"
+)
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hydra reads the command from `sys.argv`, and a multirun leaves a file."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.chdir(tmp_path)
+
+
+def composed(*words: str, multirun: bool = False, config_dir: Path | None = None) -> list[DictConfig]:
+    return cells(words, None if config_dir is None else str(config_dir), multirun).configs
+
+
+def refused(*words: str, multirun: bool = False) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the caller looks at the whole text
+        composed(*words, multirun=multirun)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words", "num_cells"),
+    [
+        ([], [], 1),
+        ([], ["router=soft", "seed=3", "optim.lr=0.1", "+model.arguments.depth=2", "placement=[1,3]"], 1),
+        (["-m"], ["seed=3"], 1),
+        (["-m"], ["router=soft,hash", "seed=0,1", "epochs=2"], 4),
+        (["--multirun"], ["seed=range(0,3)", "placement=[0],[1,2],last_2", "hydra.job.name=x"], 9),
+        ([], ["hydra.mode=MULTIRUN", "seed=0,1"], 2),
+        (["-m"], ["+sweep=routers", "seed=4"], 9),
+        (["-m"], ["+sweep=routers", "seed=0,1", "router=soft", "epochs=2"], 2),
+        (["-m"], ["+sweep=placements", "placement=stage,none", "seed=7"], 2),
+    ],
+)
+def test_cells_are_those_that_hydra_runs(flags: list[str], words: list[str], num_cells: int) -> None:
+    ran: list[Any] = []
+    cli._hydra([*flags, *words], lambda config: ran.append(OmegaConf.to_container(config, resolve=True)))
+    found = [OmegaConf.to_container(c, resolve=True) for c in composed(*words, multirun=bool(flags))]
+    assert len(found) == num_cells
+    assert found == ran
+
+
+def test_the_command_line_wins_over_a_sweep() -> None:
+    found = composed("+sweep=routers", "seed=5", "router=soft,hash", "epochs=2", multirun=True)
+    assert [(c.router.name, c.seed, c.epochs) for c in found] == [("soft", 5, 2), ("hash", 5, 2)]
+
+
+def test_a_folder_of_the_user_adds_choices(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("defaults: [digits]\nname: mine\nimage_size: 16\n")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "small.yaml").write_text("# @package _global_\nepochs: 2\n")
+    (config,) = composed("data=mine", "+study=small", config_dir=tmp_path)
+    assert (config.data.name, config.data.image_size, config.epochs) == ("mine", 16, 2)
+    assert config.data.source._target_ == "routerbench.data.sources.digits"
+
+
+def test_a_configuration_is_without_hydra_and_whole() -> None:
+    (config,) = composed()
+    assert "hydra" not in config
+    assert OmegaConf.missing_keys(config) == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["router=sofd"], f"router=sofd is not one of: {ROUTERS} (did you mean soft?)"),
+        (["router=zzz"], f"router=zzz is not one of: {ROUTERS}"),
+        (["optim=sgd"], "optim=sgd is not one of: adamw"),
+        (["+sweep=router"], "sweep=router is not one of: placements, routers (did you mean routers?)"),
+        (["epoch=3"], f"epoch=3 is not a setting (did you mean epochs?); {SETTINGS}"),
+        (["optim.lrr=1"], f"optim.lrr=1 is not a setting (did you mean lr?); {OPTIM_HAS}"),
+        (["modle.name=x"], f"modle.name=x is not a setting (did you mean model?); {SETTINGS}"),
+        (
+            ["router=soft", "router.slot_per_expert=2"],
+            f"router.slot_per_expert=2 is not a setting (did you mean slots_per_expert?); {SOFT_HAS}",
+        ),
+        (["router=soft", "router.noise_std=0"], f"router.noise_std=0 is not a setting; {SOFT_HAS}"),
+        (["+epoch=3"], "+epoch=3: epoch is not a setting"),
+        (["+router.topk=3"], "+router.topk=3: router.topk is not a setting"),
+        (["epochs=abc"], "epochs=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+        (
+            ["epochs=3", "epochs=1.5"],
+            "epochs=1.5: Value '1.5' of type 'float' could not be converted to Integer",
+        ),
+        (["seed=null"], "seed=null: field 'seed' is not Optional"),
+        (["optim.lr=x"], "optim.lr=x: Value 'x' of type 'str' could not be converted to Float"),
+        (["runtime.retry=x"], "runtime.retry=x: Value 'x' is not a valid bool (type str)"),
+        (["model.arguments=3"], "model.arguments=3: Cannot assign int to Dict[str, Any]"),
+        (["seed=0,1"], "seed=0,1 gives several values: add -m to run them all"),
+        (["seed"], "Error parsing override 'seed': missing EQUAL at '<EOF>'"),
+    ],
+)
+def test_an_error_is_one_line(words: list[str], text: str) -> None:
+    assert refused(*words) == text
+
+
+def test_an_error_in_one_of_many_cells_is_the_same_line() -> None:
+    text = f"router=sofd is not one of: {ROUTERS} (did you mean soft?)"
+    assert refused("router=soft,sofd", "seed=0,1", multirun=True) == text
+    assert refused("epoch=3", "seed=0,1", multirun=True).startswith("epoch=3 is not a setting (did you mean")
+    text = f"router.noise_std=0 is not a setting; {SOFT_HAS}"
+    assert refused("router=expert_choice,soft", "router.noise_std=0,1", multirun=True) == text

@@ -1,0 +1,114 @@
+"""Every yaml of every group, and every sweep, composes to what can run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import timm
+from omegaconf import DictConfig, OmegaConf
+
+from routerbench import experiment
+from routerbench.compose import cells
+from routerbench.config import conf_dir
+
+SPARSE_WHERE = ("last_2", "every_2", "last_half")
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def composed(words: Sequence[str], multirun: bool = False) -> list[DictConfig]:
+    return cells(words, None, multirun).configs
+
+
+def test_every_folder_is_a_group_that_is_tested_here() -> None:
+    folders = {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    assert folders == {"augment", "data", "model", "optim", "router", "runtime", "sweep"}
+    assert {"routers", "placements"} <= set(names("sweep"))
+
+
+def test_the_sweeps_of_the_checkout_are_those_that_compose() -> None:
+    checkout = Path(__file__).parents[1] / "sweeps"
+    assert names("sweep") == sorted(path.stem for path in checkout.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", names("router"))
+def test_every_router(name: str) -> None:
+    (config,) = composed([f"router={name}"])
+    assert config.router.name == name
+    experiment.verify(config)
+
+
+@pytest.mark.parametrize("name", names("router"))
+def test_every_router_in_a_convnext(name: str) -> None:
+    (config,) = composed([f"router={name}", "model=pocket_convnext", "placement=stage"])
+    experiment.verify(config)
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_every_model_at_its_own_image_size_with_every_placement_it_can_have(name: str) -> None:
+    (config,) = composed([f"model={name}"])
+    described = timm.get_pretrained_cfg(config.model.name)
+    assert described is not None
+    config.data.image_size = described.input_size[-1]
+    staged = "convnext" in name and "iso" not in name
+    for placement in (*SPARSE_WHERE, *(["stage"] if staged else [])):
+        config.placement = placement
+        experiment.verify(config)
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_every_data_set(name: str) -> None:
+    model = "vit_tiny" if name == "folder" else "pocket_vit"
+    (config,) = composed([f"data={name}", f"model={model}"])
+    assert config.data.name == name
+    experiment.verify(config)
+
+
+@pytest.mark.parametrize("name", names("augment"))
+def test_every_augmentation(name: str) -> None:
+    (config,) = composed([f"augment={name}"])
+    assert config.augment.name == name
+    experiment.verify(config)
+
+
+@pytest.mark.parametrize("group", ["optim", "runtime"])
+def test_every_optimizer_and_every_runtime(group: str) -> None:
+    for name in names(group):
+        (config,) = composed([f"{group}={name}"])
+        experiment.verify(config)
+
+
+@pytest.mark.parametrize("name", names("sweep"))
+def test_every_sweep(name: str) -> None:
+    configs = composed([f"+sweep={name}", "seed=0"], multirun=True)
+    assert len(configs) > 1
+    for config in configs:
+        experiment.verify(config)
+
+
+@pytest.mark.parametrize(("name", "num_runs"), [("placements", 12)])
+def test_the_runs_of_a_sweep_are_those_that_its_first_lines_say(name: str, num_runs: int) -> None:
+    assert f"{num_runs} runs" in (conf_dir() / "sweep" / f"{name}.yaml").read_text()
+    assert len(composed([f"+sweep={name}"], multirun=True)) == num_runs
+
+
+@pytest.mark.parametrize("name", names("router"))
+def test_what_must_be_equal_is_not_in_a_router(name: str) -> None:
+    router = OmegaConf.load(conf_dir() / "router" / f"{name}.yaml")
+    train = OmegaConf.load(conf_dir() / "train.yaml")
+    assert isinstance(router, DictConfig)
+    assert isinstance(train, DictConfig)
+    shared = (set(router) & set(train)) - {"defaults", "hydra"}
+    # A shared setting may only be passed on, so that no router has a value of its own for it.
+    raw = OmegaConf.to_container(router, resolve=False)
+    assert isinstance(raw, dict)
+    assert {key: raw[key] for key in shared} == {key: f"${{{key}}}" for key in shared}
+
+
+def test_any_other_model_of_timm() -> None:
+    (config,) = composed(["model.name=convnextv2_atto", "data.image_size=64"])
+    experiment.verify(config)
+    (config,) = composed(["model.name=resnet18", "router=dense"])
+    experiment.verify(config)

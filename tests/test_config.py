@@ -1,0 +1,203 @@
+"""The identity of a run, and what is refused before anything is built."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from routerbench.compose import cells
+from routerbench.config import check, conf_dir, data_id, group_id, identity, is_dense, run_id
+
+
+def exactly(text: str) -> str:
+    return f"^{re.escape(text)}$"
+
+
+def composed(*words: str) -> DictConfig:
+    return cells(words, None, False).configs[0]
+
+
+def ids(*words: str) -> tuple[str, str]:
+    settings = identity(composed(*words))
+    return run_id(settings), group_id(settings)
+
+
+@pytest.fixture(scope="module")
+def default() -> tuple[str, str]:
+    return ids()
+
+
+def test_an_id_is_readable_and_a_file_name() -> None:
+    run, group = ids("data=digits", "model.name=hf-hub:timm/vit", "router=soft", "seed=7")
+    assert re.fullmatch(r"digits-hf_hub_timm_vit-soft-s7-[0-9a-f]{10}", run)
+    assert re.fullmatch(r"digits-hf_hub_timm_vit-soft-[0-9a-f]{10}", group)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["seed=0", "epochs=5", "router=expert_choice"],
+        ["capacity_factor=1"],
+        ["router.noise_std=1"],
+        ["placement='last_2'"],
+        ["runtime.results=/elsewhere", "runtime.device=cpu", "runtime.workers=7", "runtime.threads=1"],
+        ["runtime.wandb=disabled", "runtime.log_every_steps=1", "runtime.retry=true"],
+    ],
+)
+def test_the_same_configuration_has_the_same_id(words: list[str], default: tuple[str, str]) -> None:
+    assert ids(*words) == default
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "router=token_choice",
+        "router.noise_std=0.5",
+        "model=pocket_convnext",
+        "model.drop_path_rate=0.1",
+        "+model.arguments.depth=2",
+        "placement=last_half",
+        "placement=[3,5]",
+        "num_experts=4",
+        "capacity_factor=2",
+        "group=8",
+        "data=digits",
+        "data.image_size=64",
+        "augment=none",
+        "epochs=6",
+        "batch_size=32",
+        "optim.lr=0.5",
+        "precision=bf16",
+        "eval_every=2",
+    ],
+)
+def test_what_can_change_a_number_changes_both_ids(word: str, default: tuple[str, str]) -> None:
+    run, group = ids(word)
+    assert run != default[0]
+    assert group != default[1]
+
+
+def test_the_seed_changes_the_id_of_the_run_but_not_of_the_group(default: tuple[str, str]) -> None:
+    run, group = ids("seed=1")
+    assert run != default[0]
+    assert group == default[1]
+
+
+def test_a_dense_run_is_one_run_whatever_the_moe_settings() -> None:
+    dense = [
+        ids("router=dense"),
+        ids("router=dense", "num_experts=4", "capacity_factor=2", "group=8", "placement=every_2"),
+        ids("placement=none"),
+        ids("placement=[]"),
+        ids("placement=none", "router=soft", "num_experts=2"),
+    ]
+    assert len(set(dense)) == 1
+    settings = identity(composed("placement=none", "router=soft"))
+    absent = {"num_experts": None, "capacity_factor": None, "group": None}
+    assert {name: settings[name] for name in ("router", "placement", *absent)} == {
+        "router": {"name": "dense"},
+        "placement": "none",
+        **absent,
+    }
+
+
+def test_dense_is_told_by_router_or_placement() -> None:
+    assert is_dense(composed("router=dense"))
+    assert is_dense(composed("placement=none"))
+    assert not is_dense(composed())
+
+
+def test_the_identity_is_resolved_and_without_what_only_fetches_or_runs() -> None:
+    settings = identity(composed("data=cifar10", "data.path=/d", "data.download=true", "capacity_factor=2"))
+    assert settings["router"]["capacity_factor"] == 2.0
+    assert settings["data"]["source"] == {"_target_": "routerbench.data.sources.cifar10", "path": "/d"}
+    assert "download" not in settings["data"]
+    assert "runtime" not in settings
+
+
+def test_runs_on_the_same_batches_share_their_data() -> None:
+    def data(*words: str) -> str:
+        return data_id(identity(composed(*words)))
+
+    assert data("router=soft", "seed=3", "epochs=1") == data()
+    assert len({data(), data("batch_size=32"), data("augment=none"), data("data=digits")}) == 4
+
+
+def test_the_configuration_is_found_in_the_checkout() -> None:
+    assert conf_dir() == Path(__file__).parents[1] / "conf"
+
+
+COUNT = "must be a whole number of at least 1"
+NOT_NEGATIVE = "must be a number of at least 0"
+COLOURS = "must be three numbers, for red, green and blue"
+MULTIPLE = "does not tile the batch: batch_size=64 is no multiple of it"
+NO_PLACE = "is neither a name nor a list of blocks"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["precision=fp8"], "precision=fp8 is not one of: fp32, bf16, fp16"),
+        (["precision=f16"], "precision=f16 is not one of: fp32, bf16, fp16 (did you mean fp16?)"),
+        (
+            ["runtime.wandb=of"],
+            "runtime.wandb=of is not one of: offline, online, disabled",
+        ),
+        (["epochs=0"], f"epochs=0 {COUNT}"),
+        (["batch_size=-4"], f"batch_size=-4 {COUNT}"),
+        (["eval_every=0"], f"eval_every=0 {COUNT}"),
+        (["data.image_size=0"], f"data.image_size=0 {COUNT}"),
+        (["data.image_size=abc"], f"data.image_size=abc {COUNT}"),
+        (["runtime.log_every_steps=0"], f"runtime.log_every_steps=0 {COUNT}"),
+        (["runtime.threads=0"], f"runtime.threads=0 {COUNT}"),
+        (["num_experts=0"], f"num_experts=0 {COUNT}"),
+        (["num_experts=null"], f"num_experts=None {COUNT}"),
+        (["capacity_factor=0"], "capacity_factor=0.0 must be a number above 0"),
+        (["capacity_factor=-1"], "capacity_factor=-1.0 must be a number above 0"),
+        (["capacity_factor=nan"], "capacity_factor=nan must be a number above 0"),
+        (["optim.lr=0"], "optim.lr=0.0 must be a number above 0"),
+        (["optim.clip_grad=0"], "optim.clip_grad=0.0 must be a number above 0"),
+        (["seed=-1"], f"seed=-1 {NOT_NEGATIVE}"),
+        (["seed=2147483648"], "seed=2147483648 is more than 2147483647: give at most that"),
+        (["optim.weight_decay=-1"], f"optim.weight_decay=-1.0 {NOT_NEGATIVE}"),
+        (["optim.warmup_epochs=-1"], f"optim.warmup_epochs=-1 {NOT_NEGATIVE}"),
+        (["optim.warmup_lr=-1"], f"optim.warmup_lr=-1.0 {NOT_NEGATIVE}"),
+        (["optim.min_lr=-1"], f"optim.min_lr=-1.0 {NOT_NEGATIVE}"),
+        (["runtime.workers=-1"], f"runtime.workers=-1 {NOT_NEGATIVE}"),
+        (["model.drop_path_rate=-1"], f"model.drop_path_rate=-1.0 {NOT_NEGATIVE}"),
+        (["model.drop_path_rate=1"], "model.drop_path_rate=1.0 must be a number below 1"),
+        (
+            ["optim.warmup_epochs=3", "epochs=2"],
+            "optim.warmup_epochs=3 is more than epochs=2: give at most that",
+        ),
+        (["group=7"], f"group=7 {MULTIPLE}"),
+        (["group=128"], f"group=128 {MULTIPLE}"),
+        (["placement=null"], f"placement=None {NO_PLACE}"),
+        (["placement=3"], f"placement=3 {NO_PLACE}"),
+        (["data.path=/tmp"], "data.path=/tmp means nothing to data=landcover32: leave it out"),
+        (["data.mean=abc"], f"data.mean=abc {COLOURS}"),
+        (["data.std=[1]"], f"data.std=[1] {COLOURS}"),
+        (["data.std=[1,1,a]"], f"data.std=a {NOT_NEGATIVE}"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(words: list[str], text: str) -> None:
+    config = composed(*words)
+    with pytest.raises(ValueError, match=exactly(text)):
+        check(config)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optim.clip_grad=null", "runtime.threads=2", "optim.warmup_epochs=0", "optim.weight_decay=0"],
+        ["group=8"],
+        ["group=64", "optim.warmup_epochs=5"],
+        ["router=dense", "num_experts=null", "capacity_factor=null", "group=null"],
+        ["data=folder", "data.path=/d"],
+        ["placement=[3,5]"],
+    ],
+)
+def test_settings_in_range_pass(words: list[Any]) -> None:
+    check(composed(*words))

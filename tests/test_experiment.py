@@ -1,0 +1,379 @@
+"""One configuration becomes one record, whatever happens on the way."""
+
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import wandb
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from routerbench import experiment, records
+from routerbench.compose import cells
+from routerbench.config import identity, run_id
+from routerbench.data.image_files import CorruptImageError
+
+# About half a second: 22 steps of a small ViT on the digits.
+TINY = (
+    "data=digits",
+    "augment=crop_flip",
+    "epochs=1",
+    "+model.arguments.depth=2",
+    "+model.arguments.embed_dim=16",
+    "+model.arguments.num_heads=2",
+    "num_experts=4",
+    "runtime.wandb=disabled",
+    "runtime.workers=0",
+    "runtime.threads=1",
+)
+MEASURED = {"images_per_second", "train_seconds", "peak_memory_gib"}
+COUNTED = {"flops_per_image", "params_total", "params_active", "slots_per_token"}
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """A run sets the threads of its process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Compose:
+    """A function from further words to a tiny configuration with its records in a folder of the test."""
+
+    def compose(*words: str) -> DictConfig:
+        return cells([*TINY, f"runtime.results={tmp_path}/results", *words], None, False).configs[0]
+
+    return compose
+
+
+def run(config: DictConfig) -> tuple[str, str]:
+    """What became of the run, and what was shown."""
+    shown = io.StringIO()
+    status = experiment.run(
+        config, command="a command", console=Console(file=shown, width=200), title="[1/1] run"
+    )
+    return status, shown.getvalue()
+
+
+def folder_of(config: DictConfig) -> Path:
+    return records.run_folder(Path(config.runtime.results), run_id(identity(config)))
+
+
+def record_of(config: DictConfig) -> dict[str, Any]:
+    record = records.read_record(folder_of(config))
+    assert record is not None
+    return record
+
+
+def rows_of(config: DictConfig) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder_of(config) / "metrics.jsonl").read_text().splitlines()]
+
+
+def never(*args: Any, **kwargs: Any) -> Any:
+    pytest.fail("called")
+
+
+def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
+    config = composed("router=token_choice", "epochs=2")
+    status, shown = run(config)
+    folder, record, rows = folder_of(config), record_of(config), rows_of(config)
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml",
+        "metrics.jsonl",
+        "correct.npy",
+        "record.json",
+        "lock",
+    }
+    assert status == record["status"] == "done"
+    assert (record["schema"], record["run_id"], record["error"]) == (1, folder.name, None)
+    assert (
+        record["config"] == identity(config) == OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    )
+    assert record["placement_blocks"] == [1]
+    assert set(record["cost"]) == MEASURED | COUNTED
+    assert all(value > 0 for value in record["cost"].values())
+    versions = {"python", "routerbench", "torch", "timm", "hydra-core", "numpy"}
+    assert set(record["provenance"]["versions"]) == versions
+    assert {*record["provenance"]} == {"commit", "versions", "device", "command", "started", "finished"}
+    assert record["provenance"]["command"] == "a command"
+    assert record["provenance"]["started"] < record["provenance"]["finished"]
+
+    correct = np.load(folder / "correct.npy")
+    assert correct.shape == (355,)
+    assert record["metrics"]["test/top1"] == pytest.approx(correct.mean())
+    of_test = [{name: row[name] for name in record["metrics"]} for row in rows if "test/top1" in row]
+    assert len(of_test) == 2
+    assert of_test[-1] == record["metrics"]
+    for name in ("test/top5", "test/balanced", "test/loss", "routing/blocks.1/dropped_fraction"):
+        assert name in record["metrics"]
+    assert [row["step"] for row in rows if "train/loss" in row] == [20, 22, 40, 44]
+    assert {"train/task_loss", "train/importance_loss", "train/load_loss"} <= rows[0].keys()
+    lines = [f"[1/1] run  epoch {epoch}/2  top-1 {m['test/top1']:.1%}" for epoch, m in enumerate(of_test, 1)]
+    assert shown.splitlines() == lines
+
+
+def test_a_dense_run_has_no_routing(composed: Compose) -> None:
+    config = composed("router=dense")
+    run(config)
+    record = record_of(config)
+    assert record["config"]["router"] == {"name": "dense"}
+    assert record["placement_blocks"] == []
+    assert record["cost"]["slots_per_token"] == 0
+    assert record["cost"]["params_active"] == record["cost"]["params_total"]
+    assert not [name for name in record["metrics"] if "routing" in name]
+
+
+@pytest.mark.parametrize("router", ["token_choice", "random", "soft"])
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
+    composed: Compose, tmp_path: Path, router: str
+) -> None:
+    words = [f"router={router}", "runtime.log_every_steps=1", "model.drop_path_rate=0.2"]
+    first = composed(*words)
+    again = composed(*words, f"runtime.results={tmp_path}/again")
+    other = composed(*words, "seed=1")
+    for config in (first, again, other):
+        torch.randn(3)  # what was drawn before a run does not matter
+        run(config)
+    assert record_of(first)["metrics"] == record_of(again)["metrics"]
+    assert rows_of(first) == rows_of(again)
+    assert rows_of(first)[0] != rows_of(other)[0]
+    assert record_of(first)["metrics"] != record_of(other)["metrics"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_trains_and_evaluates(composed: Compose, precision: str) -> None:
+    config = composed("router=token_choice", f"precision={precision}")
+    assert run(config)[0] == "done"
+    losses = [row["train/loss"] for row in rows_of(config) if "train/loss" in row]
+    assert all(0 < loss < 4 for loss in losses)
+    assert record_of(config)["metrics"]["test/loss"] < 4
+
+
+def test_groups_of_images_are_trained_and_all_test_images_count(composed: Compose) -> None:
+    config = composed("router=expert_choice", "group=8")  # 355 test images: 44 groups, and one of three
+    assert run(config)[0] == "done"
+    assert len(np.load(folder_of(config) / "correct.npy")) == 355
+
+
+def test_for_one_seed_all_routers_start_from_one_backbone_and_draw_the_same(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[dict[str, Tensor], Tensor]] = []
+
+    def stop(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        started.append((dict(model.state_dict()), torch.get_rng_state()))
+        raise RuntimeError("stop")
+
+    monkeypatch.setattr(experiment, "train", stop)
+    for router in ("dense", "expert_choice", "soft", "random"):
+        assert run(composed(f"router={router}"))[0] == "failed"
+    dense, draws = started[0]
+    for state, drawn in started[1:]:
+        shared = dense.keys() & state.keys()
+        assert dense.keys() - shared == {
+            f"blocks.1.mlp.fc{layer}.{kind}" for layer in (1, 2) for kind in ("weight", "bias")
+        }
+        assert all(torch.equal(dense[name], state[name]) for name in shared)
+        for expert in state["blocks.1.mlp.experts.w1"]:
+            assert torch.equal(expert.T, dense["blocks.1.mlp.fc1.weight"])
+        assert torch.equal(drawn, draws)
+
+
+def test_a_run_that_is_done_is_not_run_again(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed()
+    run(config)
+    before = {path: path.read_bytes() for path in folder_of(config).iterdir()}
+    monkeypatch.setattr(experiment, "load_data", never)
+    for again in (config, composed("runtime.retry=true"), composed("runtime.threads=2")):
+        assert run(again) == ("done", "[1/1] run  done before\n")
+    assert {path: path.read_bytes() for path in folder_of(config).iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (RuntimeError("boom"), "failed", "RuntimeError: boom"),
+        (ValueError("boom"), "failed", "ValueError: boom"),
+        (torch.OutOfMemoryError("no memory for 3 GiB"), "oom", "no memory for 3 GiB"),
+    ],
+)
+def test_a_run_that_fails_is_an_outcome_until_a_retry(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, error: Exception, status: str, text: str
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "train", fail)
+        assert run(composed())[0] == status
+    record = record_of(composed())
+    assert record["error"].strip().endswith(text)
+    assert (record["status"], record["metrics"], record["cost"]) == (status, {}, {})
+    assert (record["config"], record["provenance"]["command"]) == (identity(composed()), "a command")
+    assert run(composed()) == (status, f"[1/1] run  {status} before\n")
+    assert run(composed("runtime.retry=true"))[0] == "done"
+    assert record_of(composed())["error"] is None
+
+
+def test_a_run_that_diverges_says_at_which_step(composed: Compose) -> None:
+    # One step of 1e30 makes parameters whose products are no numbers.
+    config = composed("router=dense", "optim.lr=1e30", "optim.warmup_epochs=0", "optim.clip_grad=null")
+    assert run(config)[0] == "diverged"
+    record = record_of(config)
+    assert record["error"] == "the loss is nan at step 2"
+    assert (record["metrics"], record["cost"]) == ({}, {})
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_run_leaves_no_record_and_runs_again(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "evaluate", interrupt)
+        with pytest.raises(error):
+            run(composed())
+    assert records.read_record(folder_of(composed())) is None
+    steps = len(rows_of(composed()))
+    assert steps > 0
+    assert run(composed())[0] == "done"
+    # The rows of the run that was cut off are gone.
+    assert [row["step"] for row in rows_of(composed())] == [20, 22, 22]
+
+
+def test_a_killed_process_leaves_no_record_and_the_run_can_be_done_by_another(
+    composed: Compose, tmp_path: Path
+) -> None:
+    config = composed("epochs=3", "runtime.log_every_steps=1")
+    words = [*TINY, f"runtime.results={tmp_path}/results", "epochs=3", "runtime.log_every_steps=1"]
+    command = [sys.executable, "-m", "routerbench", "train", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not (folder_of(config) / "metrics.jsonl").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert run(config) == (
+            "running",
+            f"[1/1] run  is being trained by {(folder_of(config) / 'lock').read_text()}\n",
+        )
+        process.kill()
+    assert records.read_record(folder_of(config)) is None
+    assert run(config)[0] == "done"
+
+
+def test_a_run_that_another_process_has_is_left_alone(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed()
+    monkeypatch.setattr(experiment, "train", never)
+    with records.claim(folder_of(config)):
+        owner = (folder_of(config) / "lock").read_text()
+        assert run(config) == ("running", f"[1/1] run  is being trained by {owner}\n")
+        assert [path.name for path in folder_of(config).iterdir()] == ["lock"]
+
+
+def test_a_run_that_another_process_has_just_done_is_not_run_again(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed()
+    load_data = experiment.load_data
+
+    def slow(config: DictConfig) -> experiment.Data:
+        folder = folder_of(config)
+        folder.mkdir(parents=True)
+        records.write_record(folder, {"run_id": folder.name, "status": "done", "config": {}})
+        return load_data(config)
+
+    monkeypatch.setattr(experiment, "load_data", slow)
+    monkeypatch.setattr(experiment, "train", never)
+    assert run(config) == ("done", "[1/1] run  done before\n")
+
+
+def test_an_error_of_wandb_ends_no_run(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(**settings: Any) -> None:
+        raise ConnectionError("no net")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    config = composed("runtime.wandb=online")
+    assert run(config)[0] == "done"
+    assert "W&B: ConnectionError: no net; the run goes on, and its record is whole" in caplog.messages
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_no_record(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, record: dict[str, Any]) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(records, "write_record", full)
+    with pytest.raises(OSError, match="no space left"):
+        run(composed())
+    assert records.read_record(folder_of(composed())) is None
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Two classes of four training and two test images."""
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 2)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "images"
+
+
+def of_folder(composed: Compose, image_folder: Path) -> DictConfig:
+    words = ("augment=none", "batch_size=4", "data.image_size=32")
+    return composed("data=folder", f"data.path={image_folder}", *words)
+
+
+def test_image_files_are_trained_on(composed: Compose, image_folder: Path) -> None:
+    config = of_folder(composed, image_folder)
+    experiment.verify(config)
+    assert run(config)[0] == "done"
+    assert len(np.load(folder_of(config) / "correct.npy")) == 4
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_corrupt_image_is_named_and_leaves_no_record(
+    composed: Compose, image_folder: Path, part: str
+) -> None:
+    broken = image_folder / part / "dog" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    config = of_folder(composed, image_folder)
+    with pytest.raises(CorruptImageError) as caught:
+        run(config)
+    assert str(caught.value).startswith(f"{broken} cannot be read as an image (")
+    assert str(caught.value).endswith("): replace or remove it")
+    assert records.read_record(folder_of(config)) is None
+
+
+def test_data_that_is_missing_is_refused_before_anything_is_written(
+    composed: Compose, tmp_path: Path
+) -> None:
+    config = composed("data=folder", f"data.path={tmp_path}/none", "augment=none")
+    with pytest.raises(ValueError, match="is not a folder"):
+        run(config)
+    assert not (tmp_path / "results").exists()
