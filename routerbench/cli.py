@@ -88,15 +88,15 @@ def train(words: list[str]) -> int:
 def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
     from rich.console import Console
 
-    from routerbench import experiment
+    from routerbench import experiment, parts
     from routerbench.config import check, data_id, group_id, identity, run_id
 
     for config in configs:
         check(config)
     for config in {group_id(identity(config)): config for config in configs}.values():
-        experiment.verify(config)
+        parts.verify(config)
     for config in {data_id(identity(config)): config for config in configs}.values():
-        experiment.load_data(config)
+        parts.load_data(config)
     console = Console()
     number = {
         run_id(identity(config)): index for index, config in reversed(list(enumerate(configs, start=1)))

@@ -19,13 +19,14 @@ WALK = (
     {"build", "costs", "metrics"},
     {"evaluate"},
     {"train"},
+    {"parts"},
     {"experiment"},
     {"cli"},
 )
 VOCABULARY = {"moe.plan", "moe.slots", "moe.scorer", "moe.transport", "moe.losses", "moe.router", "checks"}
 # Heavy or opinionated packages, and the modules that may know them; a name that ends in a dot is a folder.
 HOMES = {
-    "hydra": {"cli", "experiment", "config", "build", "compose"},
+    "hydra": {"cli", "parts", "config", "build", "compose"},
     "wandb": {"tracking"},
     "pandas": {"records", "report."},
 }

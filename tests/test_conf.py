@@ -7,7 +7,7 @@ import pytest
 import timm
 from omegaconf import DictConfig, OmegaConf
 
-from routerbench import experiment
+from routerbench import parts
 from routerbench.compose import cells
 from routerbench.config import conf_dir
 
@@ -37,13 +37,13 @@ def test_the_sweeps_of_the_checkout_are_those_that_compose() -> None:
 def test_every_router(name: str) -> None:
     (config,) = composed([f"router={name}"])
     assert config.router.name == name
-    experiment.verify(config)
+    parts.verify(config)
 
 
 @pytest.mark.parametrize("name", names("router"))
 def test_every_router_in_a_convnext(name: str) -> None:
     (config,) = composed([f"router={name}", "model=pocket_convnext", "placement=stage"])
-    experiment.verify(config)
+    parts.verify(config)
 
 
 @pytest.mark.parametrize("name", names("model"))
@@ -55,7 +55,7 @@ def test_every_model_at_its_own_image_size_with_every_placement_it_can_have(name
     staged = "convnext" in name and "iso" not in name
     for placement in (*SPARSE_WHERE, *(["stage"] if staged else [])):
         config.placement = placement
-        experiment.verify(config)
+        parts.verify(config)
 
 
 @pytest.mark.parametrize("name", names("data"))
@@ -63,21 +63,21 @@ def test_every_data_set(name: str) -> None:
     model = "vit_tiny" if name == "folder" else "pocket_vit"
     (config,) = composed([f"data={name}", f"model={model}"])
     assert config.data.name == name
-    experiment.verify(config)
+    parts.verify(config)
 
 
 @pytest.mark.parametrize("name", names("augment"))
 def test_every_augmentation(name: str) -> None:
     (config,) = composed([f"augment={name}"])
     assert config.augment.name == name
-    experiment.verify(config)
+    parts.verify(config)
 
 
 @pytest.mark.parametrize("group", ["optim", "runtime"])
 def test_every_optimizer_and_every_runtime(group: str) -> None:
     for name in names(group):
         (config,) = composed([f"{group}={name}"])
-        experiment.verify(config)
+        parts.verify(config)
 
 
 @pytest.mark.parametrize("name", names("sweep"))
@@ -85,7 +85,7 @@ def test_every_sweep(name: str) -> None:
     configs = composed([f"+sweep={name}", "seed=0"], multirun=True)
     assert len(configs) > 1
     for config in configs:
-        experiment.verify(config)
+        parts.verify(config)
 
 
 @pytest.mark.parametrize(("name", "num_runs"), [("placements", 12)])
@@ -109,6 +109,6 @@ def test_what_must_be_equal_is_not_in_a_router(name: str) -> None:
 
 def test_any_other_model_of_timm() -> None:
     (config,) = composed(["model.name=convnextv2_atto", "data.image_size=64"])
-    experiment.verify(config)
+    parts.verify(config)
     (config,) = composed(["model.name=resnet18", "router=dense"])
-    experiment.verify(config)
+    parts.verify(config)

@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from routerbench import experiment, records
+from routerbench import experiment, parts, records
 from routerbench.compose import cells
 from routerbench.config import identity, run_id
 from routerbench.data.image_files import CorruptImageError
@@ -295,7 +295,7 @@ def test_a_run_that_another_process_has_just_done_is_not_run_again(
     config = composed()
     load_data = experiment.load_data
 
-    def slow(config: DictConfig) -> experiment.Data:
+    def slow(config: DictConfig) -> parts.Data:
         folder = folder_of(config)
         folder.mkdir(parents=True)
         records.write_record(folder, {"run_id": folder.name, "status": "done", "config": {}})
@@ -351,7 +351,7 @@ def of_folder(composed: Compose, image_folder: Path) -> DictConfig:
 
 def test_image_files_are_trained_on(composed: Compose, image_folder: Path) -> None:
     config = of_folder(composed, image_folder)
-    experiment.verify(config)
+    parts.verify(config)
     assert run(config)[0] == "done"
     assert len(np.load(folder_of(config) / "correct.npy")) == 4
 

@@ -1,0 +1,149 @@
+"""From a configuration to the parts of a run: backbone, MoE layers, batches, optimizer, device."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from timm.layers import to_2tuple
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+
+from routerbench.build import build_backbone, configured_router
+from routerbench.config import check, is_dense
+from routerbench.data.loaders import Loader, test_loader, train_loader
+from routerbench.data.sources import Source
+from routerbench.moe.surgery import mlp_blocks, place, replace_mlps, take_shape
+from routerbench.optim import make_optimizer, make_scheduler
+
+
+@dataclass(frozen=True)
+class Data:
+    """The batches of a run."""
+
+    train: Loader
+    test: Loader
+    num_classes: int
+
+
+def verify(config: DictConfig) -> None:
+    """Refuse what cannot run, on a model without weights; raises ValueError in one line."""
+    check(config)
+    choose_device(config.runtime.device)
+    _made("augment", config.augment)
+    with torch.device("meta"):
+        backbone = build_model(config, num_classes=2)
+    _check_images_fit(backbone, config.model.name, config.data.image_size)
+    optimizer_and_scheduler(backbone, config.optim, config.epochs, steps_per_epoch=2)
+    if not is_dense(config) and not mlp_blocks(backbone):
+        raise ValueError(
+            f"model.name={config.model.name} has no block with an MLP to replace: take a ViT, a ConvNeXt, "
+            "a Swin ..., or router=dense"
+        )
+    with torch.device("meta"):
+        put_moe_layers(backbone, config)
+
+
+def build_model(config: DictConfig, num_classes: int) -> nn.Module:
+    """The backbone, without MoE layers; raises ValueError for a model that is unknown or impossible."""
+    arguments = dict(config.model.arguments)
+    if config.model.drop_path_rate:  # not every timm model has it
+        arguments["drop_path_rate"] = config.model.drop_path_rate
+    return build_backbone(config.model.name, num_classes, config.data.image_size, **arguments)
+
+
+def put_moe_layers(model: nn.Module, config: DictConfig) -> list[int]:
+    """Put the configured MoE layers in, and give back the indices of their blocks.
+
+    Raises ValueError for a router or placement that is impossible in this model.
+    """
+    if is_dense(config):
+        return []
+    placement = config.placement if isinstance(config.placement, str) else list(config.placement)
+    indices = place(list(mlp_blocks(model)), placement)
+    make_router = partial(configured_router, config.router, num_experts=config.num_experts)
+    replace_mlps(model, indices, lambda width: make_router(width=width), config.num_experts, config.group)
+    return indices
+
+
+def load_data(config: DictConfig) -> Data:
+    """Read the data set and lay out its batches; raises ValueError for what is missing or does not fit."""
+    source: Source = _made("data.source", config.data.source)
+    shared = {
+        "batch_size": config.batch_size,
+        "image_size": config.data.image_size,
+        "mean": config.data.mean,
+        "std": config.data.std,
+        "workers": config.runtime.workers,
+    }
+    augment = _made("augment", config.augment)
+    training = train_loader(source.train, augment=augment, seed=config.seed, **shared)
+    return Data(training, test_loader(source.test, **shared), len(source.class_names))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; `auto` is a GPU where there is one. Raises ValueError where there is not."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"runtime.device={name} is no device: cpu, cuda, cuda:1 ... or auto") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"runtime.device={name} is not here: this machine has {torch.cuda.device_count()} GPUs"
+        )
+    try:
+        torch.ones((), device=device).item()
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"runtime.device={name} cannot be used on this machine: take cpu or auto") from None
+    return device
+
+
+def _made(name: str, config: DictConfig) -> Any:
+    """What a node with a `_target_` describes; raises ValueError for settings that it does not take."""
+    try:
+        return instantiate(config)
+    except InstantiationException as error:
+        # Hydra wraps what the user should read.
+        if isinstance(error.__cause__, ValueError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError):
+            raise ValueError(f"{name} cannot be built: {error.__cause__}") from error
+        raise
+
+
+def optimizer_and_scheduler(
+    model: nn.Module, optim: DictConfig, epochs: int, steps_per_epoch: int
+) -> tuple[torch.optim.Optimizer, Scheduler]:
+    """The configured optimizer of the model and its schedule over all steps."""
+    optimizer = make_optimizer(model, name=optim.name, lr=optim.lr, weight_decay=optim.weight_decay)
+    scheduler = make_scheduler(
+        optimizer,
+        schedule=optim.schedule,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        warmup_epochs=optim.warmup_epochs,
+        warmup_lr=optim.warmup_lr,
+        min_lr=optim.min_lr,
+    )
+    return optimizer, scheduler
+
+
+def _check_images_fit(model: nn.Module, name: str, image_size: int) -> None:
+    # A patch embedding leaves out, without a word, what is beyond its last whole patch.
+    patch: Any = to_2tuple(getattr(getattr(model, "patch_embed", None), "patch_size", 1))
+    side = patch[0]
+    if image_size % side:
+        raise ValueError(
+            f"model.name={name} cannot take data.image_size={image_size}: its patches are {side} x {side}, "
+            "so give a multiple of that"
+        )
+    try:
+        take_shape(model, (image_size, image_size))
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"model.name={name} cannot take data.image_size={image_size}: {reason}") from error
