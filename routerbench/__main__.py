@@ -1,4 +1,4 @@
-"""`python -m routerbench` is the command `routerbench`, for torchrun."""
+"""`python -m routerbench` is the command `routerbench`."""
 
 from routerbench.cli import main
 

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import timm
+import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -39,7 +40,11 @@ def build_router(name: str, width: int, num_experts: int, **settings: Any) -> Ro
 
 def configured_router(config: DictConfig, width: int, num_experts: int) -> Router:
     """The router that a composed `router` group describes."""
-    method = get_class(config._target_)
+    try:
+        method = get_class(config._target_)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"router._target_={config._target_} cannot be found: {reason}") from error
     if not issubclass(method, Router):
         raise ValueError(f"router._target_={config._target_} is not a Router")
     settings = {str(key): value for key, value in config.items() if key not in ("name", "_target_")}
@@ -66,7 +71,8 @@ def sparsify(
     make_router(width=1)  # its settings are refused even where no block is chosen
     indices = place(list(mlp_blocks(model)), placement)
     replace_mlps(model, indices, lambda width: make_router(width=width), num_experts, group)
-    take_shape(model, input_size(model))
+    if any(torch.nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        take_shape(model, input_size(model))
     return model
 
 

@@ -57,17 +57,13 @@ def train(words: list[str]) -> int:
     """`routerbench train`: check every configuration, then give the command to Hydra."""
     from hydra._internal.utils import get_args_parser
 
-    arguments = get_args_parser().parse_args(words)
-    if (
-        arguments.help
-        or arguments.hydra_help
-        or arguments.cfg
-        or arguments.info
-        or arguments.shell_completion
-    ):
-        # The shell completes `routerbench train ...`; Hydra knows its own words only.
-        os.environ["COMP_LINE"] = os.environ.get("COMP_LINE", "").replace(" train", "", 1)
-        return _hydra(words, lambda config: None)
+    arguments = get_args_parser().parse_intermixed_args(words)
+    # Hydra's own parser wants the overrides together, at the end.
+    words = [word for word in words if word not in arguments.overrides] + arguments.overrides
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return _refuse(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']}: a run is one process, start it without torchrun"
+        )
     for option in ("config_name", "config_path", "experimental_rerun"):
         if getattr(arguments, option):
             return _refuse(f"--{option.replace('_', '-')} is not taken: add files of yours by --config-dir")
@@ -76,13 +72,21 @@ def train(words: list[str]) -> int:
 
     from routerbench import compose
 
+    shown = ("help", "hydra_help", "cfg", "info", "shell_completion")
     try:
-        cells = compose.cells(arguments.overrides, arguments.config_dir, arguments.multirun)
-        return _train_cells(words, cells.configs)
+        if any(getattr(arguments, option) for option in shown):
+            # The shell completes `routerbench train ...`; Hydra knows its own words only.
+            os.environ["COMP_LINE"] = os.environ.get("COMP_LINE", "").replace(" train", "", 1)
+            return _hydra(words, lambda config: None)
+        configs = compose.cells(arguments.overrides, arguments.config_dir, arguments.multirun)
+        return _train_cells(words, configs)
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(compose.one_line(error, arguments.overrides))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return _refuse(error)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on with what is not done", file=sys.stderr)
+        return 130
 
 
 def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
@@ -95,12 +99,14 @@ def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
         check(config)
     for config in {group_id(identity(config)): config for config in configs}.values():
         parts.verify(config)
-    for config in {data_id(identity(config)): config for config in configs}.values():
+    missing = [config for config, status in _statuses(configs) if status != "done"]
+    for config in {data_id(identity(config)): config for config in missing}.values():
         parts.load_data(config)
     console = Console()
     number = {
         run_id(identity(config)): index for index, config in reversed(list(enumerate(configs, start=1)))
     }
+
     refused: list[ValueError] = []
 
     def run(config: Any) -> None:
@@ -133,16 +139,36 @@ def _hydra(words: list[str], run: Any) -> int:
     return 0
 
 
-def _summary(configs: Sequence[Any], console: Any) -> int:
-    """Say what became of all runs, by their records; 1 unless all are done."""
+def _statuses(configs: Sequence[Any]) -> list[tuple[Any, str]]:
+    """Each configuration with what its record says of it."""
     from routerbench.config import identity, run_id
     from routerbench.records import read_record, run_folder
 
-    folders = [run_folder(Path(config.runtime.results), run_id(identity(config))) for config in configs]
-    statuses = {folder: (read_record(folder) or {"status": "not finished"})["status"] for folder in folders}
-    counts = Counter(statuses.values())
+    statuses = []
+    for config in configs:
+        folder = run_folder(Path(config.runtime.results), run_id(identity(config)))
+        try:
+            record = read_record(folder)
+        except ValueError:
+            if not config.runtime.retry:
+                raise
+            record = None
+        statuses.append((config, record["status"] if record else "not finished"))
+    return statuses
+
+
+def _summary(configs: Sequence[Any], console: Any) -> int:
+    """Say what became of all runs, by their records; 1 unless all are done."""
+    from routerbench.config import identity, run_id
+    from routerbench.records import run_folder
+
+    folders = {
+        run_folder(Path(config.runtime.results), run_id(identity(config))): status
+        for config, status in _statuses(configs)
+    }
+    counts = Counter(folders.values())
     console.print(", ".join(f"{count} {status}" for status, count in counts.items()), highlight=False)
-    for folder, status in statuses.items():
+    for folder, status in folders.items():
         if status != "done":
             console.print(f"{status}: {folder}", markup=False, highlight=False)
     return 0 if set(counts) == {"done"} else 1

@@ -1,7 +1,6 @@
 """From the words of a command to configurations, and from Hydra's errors to one line."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -18,21 +17,15 @@ from routerbench.checks import did_you_mean
 from routerbench.config import conf_dir, register_schema
 
 
-@dataclass(frozen=True)
-class Cells:
-    """The configurations that a command asks for."""
-
-    configs: list[DictConfig]
-    multirun: bool
-
-
-def cells(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> Cells:
+def cells(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> list[DictConfig]:
     """Compose every configuration that Hydra would run, with the same parser and sweeper.
 
     Raises ValueError, in one line, for words that give no configuration, for several values without
     multirun and for a new key that no part of the program reads.
     """
     register_schema()
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ValueError(f"--config-dir={config_dir} is not a folder: give the one that holds your files")
     parsed = _parsed(overrides)
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -42,13 +35,12 @@ def cells(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> C
         if not multirun and base.hydra.mode != RunMode.MULTIRUN:
             if swept:
                 raise ValueError(f"{swept[0].input_line} gives several values: add -m to run them all")
-            return Cells([_job(base)], multirun=False)
+            return [_job(base)]
         of_sweep = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
         of_hydra = [str(o.input_line) for o in parsed if o.is_hydra_override()]
         of_task = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
         (batch,) = BasicSweeper.split_arguments(_parsed([*of_sweep, *of_task]), None)
-        configs = [_job(_compose([*words, *of_hydra, *search])) for words in batch]
-        return Cells(configs, multirun=True)
+        return [_job(_compose([*words, *of_hydra, *search])) for words in batch]
 
 
 def one_line(error: Exception, overrides: Sequence[str]) -> str:

@@ -53,7 +53,7 @@ class Optim:
 
 @dataclass
 class Runtime:
-    """What cannot change a number: not part of a run's identity."""
+    """Where and how a run is done, not what it finds (threads may change last bits): not its identity."""
 
     results: str = MISSING
     """Folder of the records."""
@@ -105,8 +105,8 @@ def register_schema() -> None:
 def conf_dir() -> Path:
     """The folder of the configuration files: beside the package in a checkout, inside it in a wheel."""
     package = Path(__file__).parent
-    checkout = package.parent / "conf"
-    return checkout if (checkout / "train.yaml").exists() else package / "conf"
+    installed = package / "conf"
+    return installed if (installed / "train.yaml").exists() else package.parent / "conf"
 
 
 def is_dense(config: DictConfig) -> bool:
@@ -125,6 +125,11 @@ def identity(config: DictConfig) -> dict[str, Any]:
     settings = {str(key): value for key, value in container.items() if key != "runtime"}
     for node in (settings["data"], settings["data"]["source"]):
         node.pop("download", None)  # how the files came does not change them
+    if settings["group"] == 1:
+        settings["group"] = "image"
+    placement = settings["placement"]
+    if isinstance(placement, list) and all(isinstance(index, int) for index in placement):
+        settings["placement"] = sorted(placement)
     if is_dense(config):
         absent = {"num_experts": None, "capacity_factor": None, "group": None}
         settings |= {"router": {"name": "dense"}, "placement": "none", **absent}
@@ -177,7 +182,7 @@ def check(config: DictConfig) -> None:
             f"data.path={config.data.path} means nothing to data={config.data.name}: leave it out"
         )
     group, batch_size = config.group, config.batch_size
-    if isinstance(group, int) and group > 0 and batch_size % group:
+    if not is_dense(config) and isinstance(group, int) and group > 0 and batch_size % group:
         raise ValueError(
             f"group={group} does not tile the batch: batch_size={batch_size} is no multiple of it"
         )
@@ -203,9 +208,9 @@ def _check_ranges(config: DictConfig) -> None:
         check_positive("optim.clip_grad", config.optim.clip_grad)
     if config.runtime.threads is not None:
         check_count("runtime.threads", config.runtime.threads)
-    if not is_dense(config):
-        check_count("num_experts", config.num_experts)
-        check_positive("capacity_factor", config.capacity_factor)
+    for key, check_number in (("num_experts", check_count), ("capacity_factor", check_positive)):
+        if config[key] is not None or not is_dense(config):  # a dense run may say null
+            check_number(key, config[key])
     for key in ("data.mean", "data.std"):
         _check_colour(key, OmegaConf.select(config, key))
 
@@ -213,5 +218,6 @@ def _check_ranges(config: DictConfig) -> None:
 def _check_colour(name: str, values: Any) -> None:
     if not isinstance(values, ListConfig) or len(values) != 3:
         raise ValueError(f"{name}={values} must be three numbers, for red, green and blue")
+    check = check_positive if name == "data.std" else check_not_negative
     for value in values:
-        check_not_negative(name, value)
+        check(name, value)

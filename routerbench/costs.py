@@ -1,6 +1,6 @@
 """What a run costs: the axes on which routers are compared."""
 
-import platform
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,12 @@ class Costs:
     """Costs that are known before training."""
 
     flops_per_image: int
-    """Operations of a forward pass as executed, empty slots included; a multiply-add is two."""
+    """Of a forward pass as executed, empty slots included: matrix products and convolutions, a multiply-add
+    being two; a router's sorting and iterations show in the measured speed alone."""
     params_total: int
     params_active: int
-    """Parameters that an average token meets: of an MoE layer, as many experts as it has slots per token."""
+    """Parameters that an average token meets: of an MoE layer, as many experts as it has slots per token, and
+    no more than a token may have."""
     slots_per_token: float
     """Realised E*C/S, averaged over MoE layers; 0 without any."""
 
@@ -40,7 +42,8 @@ def static_costs(model: nn.Module, image_size: tuple[int, int]) -> Costs:
         num_experts = layer.experts.num_experts
         slots_per_token.append(num_experts * plan.num_slots / plan.gates.shape[1])
         of_experts = sum(parameter.numel() for parameter in layer.experts.parameters())
-        idle += of_experts * max(0.0, 1 - slots_per_token[-1] / num_experts)
+        met = min(slots_per_token[-1], layer.router.experts_per_token or num_experts)
+        idle += of_experts * (1 - met / num_experts)
     return Costs(
         flops_per_image=counter.get_total_flops() // num_images,
         params_total=total,
@@ -49,20 +52,36 @@ def static_costs(model: nn.Module, image_size: tuple[int, int]) -> Costs:
     )
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Forget the peak of what ran before in this process."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif platform.system() == "Linux":
-        Path("/proc/self/clear_refs").write_text("5")
+@dataclass(frozen=True)
+class MemoryMeter:
+    """Measures the peak memory of a run, beyond what the process held when the run began."""
+
+    device: torch.device
+    held_gib: float | None
+
+    @classmethod
+    def start(cls, device: torch.device) -> "MemoryMeter":
+        """Forget the peak of what ran before in this process."""
+        gc.collect()  # a model in a cycle would count for the next run
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+            return cls(device, torch.cuda.memory_allocated(device) / 2**30)
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:  # not Linux, or not permitted
+            return cls(device, None)
+        return cls(device, _resident_gib("VmRSS"))
+
+    def peak_gib(self) -> float | None:
+        """Peak since the start in GiB: allocated on a GPU, resident on Linux, unknown elsewhere."""
+        if self.held_gib is None:
+            return None
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30 - self.held_gib
+        return max(0.0, _resident_gib("VmHWM") - self.held_gib)
 
 
-def peak_memory_gib(device: torch.device) -> float | None:
-    """Peak since the reset, in GiB: allocated on a GPU, resident on Linux, unknown elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    if platform.system() != "Linux":
-        return None
+def _resident_gib(field: str) -> float:
     status = Path("/proc/self/status").read_text()
-    peak_kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(peak_kib) / 2**20
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field)) / 2**20

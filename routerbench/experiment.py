@@ -1,6 +1,7 @@
 """One configuration -> one record. With `parts` the only reader of the configuration."""
 
 import logging
+import shutil
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ from timm.utils.random import random_seed
 
 from routerbench import records
 from routerbench.config import group_id, identity, run_id
-from routerbench.costs import peak_memory_gib, reset_peak_memory, static_costs
+from routerbench.costs import MemoryMeter, static_costs
 from routerbench.data.image_files import CorruptImageError
 from routerbench.evaluate import evaluate
 from routerbench.parts import (
@@ -66,7 +67,12 @@ def run(config: DictConfig, *, command: str, console: Console, title: str) -> st
 
 def _earlier(folder: Path, retry: bool) -> str | None:
     """What became of the run before, if that is to stand."""
-    record = records.read_record(folder)
+    try:
+        record = records.read_record(folder)
+    except ValueError:
+        if not retry:
+            raise
+        record = None
     if record is None or (retry and record["status"] != "done"):
         return None
     return record["status"]
@@ -82,9 +88,10 @@ def _run_and_record(
 ) -> str:
     started = datetime.now(timezone.utc)
     name, rows = run_id(settings), folder / "metrics.jsonl"
-    rows.unlink(missing_ok=True)
+    origin = provenance(choose_device(config.runtime.device), command)  # before the code can change
+    for earlier in (folder / "record.json", folder / "correct.npy", rows):
+        earlier.unlink(missing_ok=True)
     records.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
-    device = choose_device(config.runtime.device)
     with (
         mirror(folder, name, group_id(settings), settings, config.runtime.wandb) as log_to_wandb,
         show(config.epochs * len(data.train)) as log_to_screen,
@@ -95,36 +102,38 @@ def _run_and_record(
             log_to_wandb(row)
             log_to_screen(row)
 
-        outcome = _outcome(partial(_measure, config, data, device, folder, log))
+        outcome = _outcome(folder, partial(_measure, config, data, folder, log))
     times = {"started": started.isoformat(), "finished": datetime.now(timezone.utc).isoformat()}
-    origin = provenance(device, command) | times
-    records.write_record(folder, {"run_id": name, **outcome, "config": settings, "provenance": origin})
+    record = {"run_id": name, **outcome, "config": settings, "provenance": origin | times}
+    records.write_record(folder, record)
     return outcome["status"]
 
 
-def _outcome(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _outcome(folder: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a run came to: an error is an outcome too, which the board counts."""
     nothing = {"metrics": {}, "cost": {}, "placement_blocks": []}
     try:
         return {"status": "done", **measure(), "error": None}
-    except CorruptImageError:  # the input is at fault, not the configuration
+    except CorruptImageError:  # the input is at fault, not the configuration: nothing is left of the run
+        shutil.rmtree(folder)
         raise
     except DivergedError as error:
         return {"status": "diverged", **nothing, "error": str(error)}
     except torch.OutOfMemoryError as error:
         return {"status": "oom", **nothing, "error": str(error)}
     except Exception as error:
+        if "can't allocate memory" in str(error):  # the allocator of the CPU has no error of its own
+            return {"status": "oom", **nothing, "error": str(error)}
         logger.error("the run failed: %s: %s", type(error).__name__, error)
         return {"status": "failed", **nothing, "error": traceback.format_exc()}
 
 
-def _measure(
-    config: DictConfig, data: Data, device: torch.device, folder: Path, log: Callable[[Row], None]
-) -> dict[str, Any]:
+def _measure(config: DictConfig, data: Data, folder: Path, log: Callable[[Row], None]) -> dict[str, Any]:
     """Build, train and evaluate; the metrics and costs of the record."""
+    device = choose_device(config.runtime.device)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
-    reset_peak_memory(device)
+    memory = MemoryMeter.start(device)
     random_seed(config.seed)
     model = build_model(config, data.num_classes)
     blocks = put_moe_layers(model, config)
@@ -152,7 +161,7 @@ def _measure(
     measured = {
         "images_per_second": trained.num_images / trained.seconds,
         "train_seconds": trained.seconds,
-        "peak_memory_gib": peak_memory_gib(device),
+        "peak_memory_gib": memory.peak_gib(),
     }
     return {
         "metrics": trained.evaluation.metrics,

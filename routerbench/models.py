@@ -68,7 +68,7 @@ def pocket_vit(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
 
 @register_model
 def pocket_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
-    """A ConvNeXt of widths 24 to 96 in four stages, for 32 x 32 images on a CPU."""
+    """A ConvNeXt of widths 32 to 128 in four stages, for 32 x 32 images on a CPU."""
     size = {"patch_size": 4, "depths": (1, 1, 3, 1), "dims": (32, 64, 96, 128)}
     return build_model_with_cfg(ConvNeXt, "pocket_convnext", pretrained, **{**size, **kwargs})
 

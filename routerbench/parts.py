@@ -13,10 +13,11 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from routerbench.build import build_backbone, configured_router
+from routerbench.checks import check_one_of
 from routerbench.config import check, is_dense
 from routerbench.data.loaders import Loader, test_loader, train_loader
 from routerbench.data.sources import Source
-from routerbench.moe.surgery import mlp_blocks, place, replace_mlps, take_shape
+from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, place, replace_mlps, take_shape
 from routerbench.optim import make_optimizer, make_scheduler
 
 
@@ -32,6 +33,8 @@ class Data:
 def verify(config: DictConfig) -> None:
     """Refuse what cannot run, on a model without weights; raises ValueError in one line."""
     check(config)
+    if isinstance(config.placement, str):  # of a dense run too, which does not look at it
+        check_one_of("placement", config.placement, PLACEMENTS)
     choose_device(config.runtime.device)
     _made("augment", config.augment)
     with torch.device("meta"):

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,20 @@ _PACKAGES = ("routerbench", "torch", "timm", "hydra-core", "numpy")
 
 def provenance(device: torch.device, command: str) -> dict[str, Any]:
     """Commit, versions, device and command, by the names of a record."""
-    versions = {name: version(name) for name in _PACKAGES}
+    versions = {name: _version(name) for name in _PACKAGES}
     return {
         "commit": _commit(Path(__file__).parents[1]),
         "versions": {"python": platform.python_version(), **versions},
         "device": _device_name(device),
         "command": command,
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a checkout that was not installed
+        return None
 
 
 def _commit(checkout: Path) -> str | None:
@@ -33,7 +40,7 @@ def _commit(checkout: Path) -> str | None:
     try:
         if Path(git("rev-parse", "--show-toplevel").strip()) != checkout.resolve():
             return None
-        changed = git("status", "--porcelain", "--untracked-files=no").strip()
+        changed = git("status", "--porcelain", "--", "routerbench", "conf", "sweeps").strip()
         return git("rev-parse", "HEAD").strip() + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None

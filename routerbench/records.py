@@ -30,10 +30,16 @@ def run_folder(results: Path, run_id: str) -> Path:
 def claim(folder: Path) -> Iterator[None]:
     """Own the run's folder; raises RunningError, with the owner, while another process does.
 
+    Raises ValueError for a folder that cannot be written.
+
     The claim is the system's lock on a file, which ends with the process however that ends.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a+")
+    except OSError as error:
+        raise ValueError(f"runtime.results: {folder} cannot be written: {error.strerror}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -77,7 +83,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     except ValueError:  # neither text nor JSON
         record = None
-    if not isinstance(record, dict) or record.get("status") not in STATUSES or "config" not in record:
+    if not _is_whole(record):
         raise ValueError(f"{path} is no record of a run: remove it to run again")
     return record
 
@@ -96,6 +102,15 @@ def read_records(folder: Path | str) -> pd.DataFrame:
     frame = pd.json_normalize(records)
     frame.attrs["damaged"] = damaged
     return frame
+
+
+def _is_whole(record: Any) -> bool:
+    """Whether the record says at least what was run and what became of it."""
+    try:
+        named = [record["run_id"], record["config"]["router"]["name"], record["config"]["seed"]]
+        return record["schema"] == SCHEMA and record["status"] in STATUSES and None not in named
+    except (KeyError, TypeError):
+        return False
 
 
 @contextmanager

@@ -84,6 +84,7 @@ def train(
             if step % log_every_steps == 0 or step % len(loader) == 0:
                 _check_finite(unseen, step)
                 unseen.clear()
+                seconds += time.perf_counter() - started  # to write a row is no training
                 lr = optimizer.param_groups[0]["lr"]
                 log(
                     {
@@ -94,6 +95,7 @@ def train(
                         **_routing(model),
                     }
                 )
+                started = time.perf_counter()
         seconds += time.perf_counter() - started
         if (epoch + 1) % eval_every == 0 or epoch + 1 == epochs:
             evaluation = evaluate()

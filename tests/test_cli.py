@@ -198,7 +198,7 @@ def test_a_corrupt_image_is_one_line_and_ends_all_runs(
         f"routerbench: {broken} cannot be read as an image (UnidentifiedImageError): replace or remove it\n"
     )
     assert not list(tmp_path.rglob("record.json"))
-    assert len(list(tmp_path.glob("results/runs/*"))) == 1
+    assert not list(tmp_path.glob("results/runs/*"))
 
 
 # Without the checks of types, which the tests put before those of the program.

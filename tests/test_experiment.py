@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def composed(tmp_path: Path) -> Compose:
     """A function from further words to a tiny configuration with its records in a folder of the test."""
 
     def compose(*words: str) -> DictConfig:
-        return cells([*TINY, f"runtime.results={tmp_path}/results", *words], None, False).configs[0]
+        return cells([*TINY, f"runtime.results={tmp_path}/results", *words], None, False)[0]
 
     return compose
 
@@ -269,6 +270,7 @@ def test_a_killed_process_leaves_no_record_and_the_run_can_be_done_by_another(
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        process.send_signal(signal.SIGSTOP)  # a fast machine would be done before it is killed
         assert run(config) == (
             "running",
             f"[1/1] run  is being trained by {(folder_of(config) / 'lock').read_text()}\n",
@@ -298,7 +300,7 @@ def test_a_run_that_another_process_has_just_done_is_not_run_again(
     def slow(config: DictConfig) -> parts.Data:
         folder = folder_of(config)
         folder.mkdir(parents=True)
-        records.write_record(folder, {"run_id": folder.name, "status": "done", "config": {}})
+        records.write_record(folder, {"run_id": folder.name, "status": "done", "config": identity(config)})
         return load_data(config)
 
     monkeypatch.setattr(experiment, "load_data", slow)

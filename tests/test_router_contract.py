@@ -16,7 +16,7 @@ from routerbench.config import conf_dir
 from routerbench.moe.experts import Experts
 from routerbench.moe.layer import ChannelsFirst, MoE
 from routerbench.moe.plan import Plan, SparsePlan
-from routerbench.moe.surgery import moe_layers
+from routerbench.moe.surgery import moe_layers, take_shape
 
 WIDTH, NUM_EXPERTS, NUM_TOKENS = 16, 4, 12
 ROUTERS = sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml") if path.stem != "dense")
@@ -328,6 +328,8 @@ def test_a_model_is_built_on_the_meta_device(case: Case) -> None:
         build_backbone("pocket_vit", 10, 32, depth=2), case.router, NUM_EXPERTS, [1], **case.settings
     )
     assert all(parameter.is_meta for parameter in model.parameters())
+    for made in (model, real):
+        take_shape(made, (32, 32))
     assert {n: p.shape for n, p in model.named_parameters()} == {
         n: p.shape for n, p in real.named_parameters()
     }

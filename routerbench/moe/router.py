@@ -31,6 +31,8 @@ class Router(nn.Module, ABC):
 
     spans_images: ClassVar[bool] = True
     """Whether a group may hold the tokens of several images."""
+    experts_per_token: int | None = None
+    """How many experts a token can have at most; None where nothing but their number limits it."""
 
     @abstractmethod
     def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:

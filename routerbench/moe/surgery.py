@@ -17,12 +17,16 @@ PLACEMENTS = ("last_2", "every_2", "last_half", "stage", "none")
 
 
 def mlp_blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """The blocks that hold an `mlp`, by name, in the order of the forward pass."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, "mlp", None), nn.Module) and _numbers(name)
-    }
+    """The blocks that hold an `mlp`, by name, in the order of the forward pass.
+
+    What holds one inside a block, such as a position bias made by an MLP, is no block.
+    """
+    blocks: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{block}.") for block in blocks)
+        if isinstance(getattr(module, "mlp", None), nn.Module) and _numbers(name) and not inside:
+            blocks[name] = module
+    return blocks
 
 
 def place(names: Sequence[str], placement: Placement) -> list[int]:
@@ -89,9 +93,14 @@ def take_shape(model: nn.Module, image_size: tuple[int, int], num_images: int = 
     """Send blank images through, so that every parameter has its shape and every layer a routing."""
     training = {module: module.training for module in model.modules()}
     parameter = next(p for p in model.parameters() if not torch.nn.parameter.is_lazy(p))
-    model.eval()(torch.zeros(num_images, 3, *image_size, device=parameter.device, dtype=parameter.dtype))
-    for module, mode in training.items():
-        module.training = mode
+    stem = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    channels = 3 if stem is None else stem.in_channels
+    blank = torch.zeros(num_images, channels, *image_size, device=parameter.device, dtype=parameter.dtype)
+    try:
+        model.eval()(blank)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 def input_size(model: nn.Module) -> tuple[int, int]:

@@ -30,7 +30,7 @@ class PositionRouter(Router, ABC):
         check_count("num_experts", num_experts)
         check_count("top_k", top_k, num_experts, "num_experts")
         self.num_experts = num_experts
-        self.top_k = top_k
+        self.top_k = self.experts_per_token = top_k
         self.capacity = Capacity(capacity_factor, capacity, capacity_rounding, capacity_multiple_of)
 
     def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:

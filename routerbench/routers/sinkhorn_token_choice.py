@@ -35,7 +35,7 @@ class SinkhornTokenChoice(SparseRouter):
         check_flag("batch_priority", batch_priority)
         check_count("num_iterations", num_iterations)
         check_positive("regularisation", regularisation)
-        self.top_k = top_k
+        self.top_k = self.experts_per_token = top_k
         self.batch_priority = batch_priority
         self.num_iterations = num_iterations
         self.regularisation = regularisation

@@ -23,7 +23,7 @@ class TokenChoice(SparseRouter):
         super().__init__(width, num_experts, **settings)
         check_count("top_k", top_k, num_experts, "num_experts")
         check_flag("batch_priority", batch_priority)
-        self.top_k = top_k
+        self.top_k = self.experts_per_token = top_k
         self.batch_priority = batch_priority
 
     def seat(

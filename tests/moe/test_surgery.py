@@ -140,7 +140,7 @@ def test_one_expert_with_room_for_all_leaves_the_model_as_it_was(
 
 def test_prefix_tokens_are_routed_like_the_others() -> None:
     backbone = build_backbone("pocket_vit", num_classes=10, image_size=32, reg_tokens=4)
-    sparsify(backbone, "expert_choice", 4, "last_2")
+    sparsify(backbone, "expert_choice", 4, "last_2")(torch.zeros(1, 3, 32, 32))
     layer = moe_layers(backbone)["blocks.5"]
     assert layer.routing is not None
     assert layer.routing.plan.gates.shape == (1, 1 + 4 + 16, 4)
@@ -235,3 +235,16 @@ def test_settings_are_refused_where_no_block_is_chosen() -> None:
     model = build_backbone("pocket_vit", num_classes=10, image_size=32)
     with pytest.raises(ValueError, match=r"^router=sft is not one of: .* \(did you mean soft\?\)$"):
         sparsify(model, "sft", 4, "none")
+
+
+def test_an_mlp_inside_a_block_is_not_a_block_of_its_own() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("vit_relpos_small_patch16_224")  # its position bias is an MLP
+    assert list(mlp_blocks(model)) == [f"blocks.{index}" for index in range(12)]
+
+
+def test_images_of_one_channel() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", in_chans=1, depth=2, img_size=32)
+    sparsify(model, "soft", 2, "last_2")
+    assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 1000)
+    assert model.training
