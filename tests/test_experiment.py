@@ -106,6 +106,9 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     )
     assert record["placement_blocks"] == [1]
     assert set(record["cost"]) == MEASURED | COUNTED
+    # A small run may need no more than its process held before; tests/test_costs.py measures a large one.
+    memory = record["cost"].pop("peak_memory_gib")
+    assert memory >= 0
     assert all(value > 0 for value in record["cost"].values())
     versions = {"python", "routerbench", "torch", "timm", "hydra-core", "numpy"}
     assert set(record["provenance"]["versions"]) == versions
