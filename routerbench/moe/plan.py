@@ -6,7 +6,7 @@ all groups, G times C.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +91,10 @@ class SparsePlan(Plan):
         seated = F.one_hot(self.token, self.gates.shape[1]) * self.filled[..., None]
         dispatch = seated.permute(0, 3, 1, 2).to(self.weight.dtype)
         return dispatch, dispatch * self.weight[:, None]
+
+    def over(self, total: Float[Tensor, "G S"]) -> "SparsePlan":
+        """The same seats, with every weight over the total of its token."""
+        return replace(self, weight=self.weight / total.gather(1, self.token.flatten(1)).view_as(self.token))
 
     @property
     def num_slots(self) -> int:

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from routerbench.checks import check_count
+from routerbench.checks import check_count, check_flag
 from routerbench.moe.losses import LossWeights
 from routerbench.moe.plan import Plan, SparsePlan
-from routerbench.moe.scorer import LinearScorer
+from routerbench.moe.scorer import make_scorer
 from routerbench.moe.slots import Capacity
 
 
@@ -50,7 +50,10 @@ class Router(nn.Module, ABC):
 class SparseRouter(Router, ABC):
     """A router with a gate, whose slots hold one token each: a method is how it seats tokens.
 
-    Settings, equal for all: `noise_std` of the gate; `capacity_factor`, or a number of slots as `capacity`,
+    Settings, equal for all: the gate, which is a `scorer` of kind `linear`, `cosine` or `l2`, the latter two
+    with a `projection_width` and a `temperature`, and its `noise_std`;
+    `normalize_combine`, by which the weights of a token sum to 1;
+    `capacity_factor`, or a number of slots as `capacity`,
     with `capacity_rounding` (`ceil` or `round`) and `capacity_multiple_of`; and the weights of the auxiliary
     losses. Raises ValueError for a setting out of its range.
     """
@@ -60,7 +63,11 @@ class SparseRouter(Router, ABC):
         width: int,
         num_experts: int,
         *,
+        scorer: str,
+        projection_width: int | None,
+        temperature: float | None,
         noise_std: float,
+        normalize_combine: bool,
         capacity_factor: float,
         capacity: int | None,
         capacity_rounding: str,
@@ -72,11 +79,20 @@ class SparseRouter(Router, ABC):
     ) -> None:
         super().__init__()
         check_count("num_experts", num_experts)
+        check_flag("normalize_combine", normalize_combine)
         self.num_experts = num_experts
         self.top_k = 1
+        self.normalize_combine = normalize_combine
         self.capacity = Capacity(capacity_factor, capacity, capacity_rounding, capacity_multiple_of)
         self.loss_weights = LossWeights(importance_weight, load_weight, gshard_weight, z_weight)
-        self.scorer = LinearScorer(width, num_experts, noise_std)
+        self.scorer = make_scorer(
+            scorer,
+            width,
+            num_experts,
+            noise_std=noise_std,
+            projection_width=projection_width,
+            temperature=temperature,
+        )
 
     def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:
         """Score, seat, and weigh the losses."""

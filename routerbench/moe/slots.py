@@ -53,10 +53,12 @@ def seat_by_token(
     top_k: int,
     capacity: int,
     batch_priority: bool,
+    normalize_combine: bool,
 ) -> SparsePlan:
     """Token Choice: each token asks for its `top_k` experts by `scores`, and weighs them by `gates` (V-MoE).
 
     Tokens queue in their order in the group, or with `batch_priority` by their largest score, descending.
+    With `normalize_combine` a token's weights are over the sum of its `top_k` gates.
     """
     scores = scores.detach()
     choice = largest(scores, top_k, dim=-1)
@@ -65,7 +67,8 @@ def seat_by_token(
         order = largest(scores.amax(-1), num_tokens, dim=-1)
     else:
         order = torch.arange(num_tokens, device=scores.device).expand(num_groups, -1)
-    return fill_slots(choice, order, gates, capacity)
+    plan = fill_slots(choice, order, gates, capacity)
+    return plan.over(gates.gather(-1, choice).sum(-1)) if normalize_combine else plan
 
 
 def fill_slots(
@@ -94,15 +97,24 @@ def fill_slots(
 
 
 def seat_by_expert(
-    scores: Float[Tensor, "G S E"], gates: Float[Tensor, "G S E"], *, capacity: int
+    scores: Float[Tensor, "G S E"],
+    gates: Float[Tensor, "G S E"],
+    *,
+    capacity: int,
+    normalize_combine: bool,
 ) -> SparsePlan:
     """Expert Choice: each expert takes the `capacity` tokens with its largest `scores` (Zhou et al. 2022).
 
-    Tokens do not ask here; as demand counts the expert that each token's gate prefers.
+    Tokens do not ask here; as demand counts the expert that each token's gate prefers. With
+    `normalize_combine` the weights of a token that is taken sum to 1 (sparse upcycling).
     """
     token = largest(scores.detach(), capacity, dim=1).transpose(1, 2)
     weight = gates.transpose(1, 2).gather(2, token)
     preferred = gates.argmax(-1)
     asked = preferred.new_zeros(gates.shape[0], gates.shape[-1])
     asked = asked.scatter_add(1, preferred, torch.ones_like(preferred))
-    return SparsePlan(token, weight, torch.ones_like(token, dtype=torch.bool), gates, asked)
+    plan = SparsePlan(token, weight, torch.ones_like(token, dtype=torch.bool), gates, asked)
+    if not normalize_combine:
+        return plan
+    taken = weight.new_zeros(gates.shape[:2]).scatter_add(1, token.flatten(1), weight.flatten(1))
+    return plan.over(taken)

@@ -15,4 +15,4 @@ class ExpertChoice(SparseRouter):
         self, logits: Float[Tensor, "G S E"], gates: Float[Tensor, "G S E"], capacity: int
     ) -> SparsePlan:
         """Seat tokens by the experts' columns of gates."""
-        return seat_by_expert(gates, gates, capacity=capacity)
+        return seat_by_expert(gates, gates, capacity=capacity, normalize_combine=self.normalize_combine)

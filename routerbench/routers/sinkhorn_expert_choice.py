@@ -32,4 +32,4 @@ class SinkhornExpertChoice(SparseRouter):
     ) -> SparsePlan:
         """Seat tokens by the experts' columns of the plan."""
         plan = sinkhorn_plan(logits, self.num_iterations, self.regularisation)
-        return seat_by_expert(plan, gates, capacity=capacity)
+        return seat_by_expert(plan, gates, capacity=capacity, normalize_combine=self.normalize_combine)

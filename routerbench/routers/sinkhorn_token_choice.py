@@ -46,5 +46,10 @@ class SinkhornTokenChoice(SparseRouter):
         """Seat tokens by the plan."""
         plan = sinkhorn_plan(logits, self.num_iterations, self.regularisation)
         return seat_by_token(
-            plan, gates, top_k=self.top_k, capacity=capacity, batch_priority=self.batch_priority
+            plan,
+            gates,
+            top_k=self.top_k,
+            capacity=capacity,
+            batch_priority=self.batch_priority,
+            normalize_combine=self.normalize_combine,
         )

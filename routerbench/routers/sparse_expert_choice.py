@@ -32,4 +32,4 @@ class SparseExpertChoice(SparseRouter):
     ) -> SparsePlan:
         """Seat tokens by the experts' columns of the plan; its zeros fill what slots are left."""
         plan = sparse_plan(gates, capacity, self.num_iterations, self.learning_rate)
-        return seat_by_expert(plan, gates, capacity=capacity)
+        return seat_by_expert(plan, gates, capacity=capacity, normalize_combine=self.normalize_combine)

@@ -31,5 +31,10 @@ class TokenChoice(SparseRouter):
     ) -> SparsePlan:
         """Seat tokens by their gates."""
         return seat_by_token(
-            gates, gates, top_k=self.top_k, capacity=capacity, batch_priority=self.batch_priority
+            gates,
+            gates,
+            top_k=self.top_k,
+            capacity=capacity,
+            batch_priority=self.batch_priority,
+            normalize_combine=self.normalize_combine,
         )
