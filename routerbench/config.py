@@ -45,6 +45,8 @@ class Optim:
     """Of all parameters but norms, biases, positions and class token."""
     clip_grad: float | None = MISSING
     """Largest global norm of the gradient."""
+    accumulation_steps: int = MISSING
+    """Parts of a batch that go through the model one after the other, for one step."""
     schedule: str = MISSING
     warmup_epochs: int = MISSING
     warmup_lr: float = MISSING
@@ -182,9 +184,16 @@ def check(config: DictConfig) -> None:
             f"data.path={config.data.path} means nothing to data={config.data.name}: leave it out"
         )
     group, batch_size = config.group, config.batch_size
-    if not is_dense(config) and isinstance(group, int) and group > 0 and batch_size % group:
+    parts = config.optim.accumulation_steps
+    if batch_size % parts:
         raise ValueError(
-            f"group={group} does not tile the batch: batch_size={batch_size} is no multiple of it"
+            f"optim.accumulation_steps={parts} does not divide the batch: batch_size={batch_size} "
+            "is no multiple of it"
+        )
+    if not is_dense(config) and isinstance(group, int) and group > 0 and batch_size // parts % group:
+        of_part = f" / optim.accumulation_steps={parts}" if parts > 1 else ""
+        raise ValueError(
+            f"group={group} does not tile the batch: batch_size={batch_size}{of_part} is no multiple of it"
         )
     if config.optim.warmup_epochs > config.epochs:
         raise ValueError(
@@ -195,7 +204,14 @@ def check(config: DictConfig) -> None:
 
 def _check_ranges(config: DictConfig) -> None:
     """Refuse a number that is out of range, whatever the other settings are."""
-    for key in ("epochs", "batch_size", "eval_every", "data.image_size", "runtime.log_every_steps"):
+    for key in (
+        "epochs",
+        "batch_size",
+        "eval_every",
+        "data.image_size",
+        "optim.accumulation_steps",
+        "runtime.log_every_steps",
+    ):
         check_count(key, OmegaConf.select(config, key))
     for key in NOT_NEGATIVE:
         check_not_negative(key, OmegaConf.select(config, key))

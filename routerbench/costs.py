@@ -1,5 +1,6 @@
 """What a run costs: the axes on which routers are compared."""
 
+import copy
 import gc
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from routerbench.moe.surgery import moe_layers, take_shape
+from routerbench.moe.surgery import blank_images, moe_layers
 
 
 @dataclass(frozen=True)
@@ -17,39 +18,57 @@ class Costs:
     """Costs that are known before training."""
 
     flops_per_image: int
-    """Of a forward pass as executed, empty slots included: matrix products and convolutions, a multiply-add
-    being two; a router's sorting and iterations show in the measured speed alone."""
+    """Of a forward pass as executed in training, empty slots included: matrix products and convolutions, a
+    multiply-add being two; a router's sorting and iterations show in the measured speed alone."""
+    flops_per_image_eval: int
+    """The same in evaluation, which may have another capacity."""
     params_total: int
     params_active: int
     """Parameters that an average token meets: of an MoE layer, as many experts as it has slots per token, and
     no more than a token may have."""
     slots_per_token: float
-    """Realised E*C/S, averaged over MoE layers; 0 without any."""
+    """Realised E*C/S in training, averaged over MoE layers; 0 without any."""
+    slots_per_token_eval: float
+    """The same in evaluation."""
 
 
 def static_costs(model: nn.Module, image_size: tuple[int, int]) -> Costs:
-    """Count on blank images, as many as one routing group holds; works on the meta device too."""
-    layers = list(moe_layers(model).values())
-    num_images = max((layer.images_per_group for layer in layers), default=1)
-    # The counter does not know the fused attention of the CPU, and would leave it out.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        take_shape(model, image_size, num_images)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    slots_per_token, idle = [], 0.0
-    for layer in layers:
-        assert layer.routing is not None
-        plan = layer.routing.plan
+    """Count on blank images, as many as one routing group holds, and on a copy without memory."""
+    model = copy.deepcopy(model).to("meta")
+    flops_eval = _flops(model.eval(), image_size)
+    slots_eval = _slots_per_token(model)
+    flops = _flops(model.train(), image_size)
+    slots = _slots_per_token(model)
+    idle = 0.0
+    for layer, slots_of_layer in zip(moe_layers(model).values(), slots, strict=True):
         num_experts = layer.experts.num_experts
-        slots_per_token.append(num_experts * plan.num_slots / plan.gates.shape[1])
         of_experts = sum(parameter.numel() for parameter in layer.experts.parameters())
-        met = min(slots_per_token[-1], layer.router.experts_per_token or num_experts)
+        met = min(slots_of_layer, layer.router.experts_per_token or num_experts)
         idle += of_experts * (1 - met / num_experts)
+    total = sum(parameter.numel() for parameter in model.parameters())
     return Costs(
-        flops_per_image=counter.get_total_flops() // num_images,
+        flops_per_image=flops,
+        flops_per_image_eval=flops_eval,
         params_total=total,
         params_active=round(total - idle),
-        slots_per_token=sum(slots_per_token) / len(layers) if layers else 0.0,
+        slots_per_token=sum(slots) / max(len(slots), 1),
+        slots_per_token_eval=sum(slots_eval) / max(len(slots), 1),
     )
+
+
+def _flops(model: nn.Module, image_size: tuple[int, int]) -> int:
+    """Of one image in a forward pass, which also leaves a routing in every layer."""
+    num_images = max((layer.images_per_group for layer in moe_layers(model).values()), default=1)
+    # The counter does not know the fused attention of the CPU, and would leave it out.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(blank_images(model, image_size, num_images))
+    return counter.get_total_flops() // num_images
+
+
+def _slots_per_token(model: nn.Module) -> list[float]:
+    """Realised slots per token of each MoE layer."""
+    plans = [layer.routing.plan for layer in moe_layers(model).values() if layer.routing]
+    return [plan.gates.shape[-1] * plan.num_slots / plan.gates.shape[1] for plan in plans]
 
 
 @dataclass(frozen=True)

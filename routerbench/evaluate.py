@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from routerbench.maps import RoutingMaps
 from routerbench.metrics import Metrics, RoutingSums, classification_metrics, routing_metrics
 from routerbench.moe.surgery import moe_layers
 
@@ -22,31 +24,40 @@ class Evaluation:
     metrics: Metrics
     correct: NDArray[np.bool_]
     """For each test image, in order, whether its class was predicted."""
+    maps: dict[str, NDArray[np.float32]]
+    """`<block>/<map>`: the maps of each MoE layer, see `routerbench.maps`."""
 
 
 @torch.inference_mode()
 def evaluate(
     model: nn.Module, batches: Iterable[Batch], device: torch.device, autocast: torch.autocast
 ) -> Evaluation:
-    """Accuracy, loss and routing over every image of `batches`, at the capacity of training."""
+    """Accuracy, loss and routing over every image of `batches`, at the capacity of evaluation."""
     training = model.training
     model.eval()
     layers = moe_layers(model)
     images_per_group = max((layer.images_per_group for layer in layers.values()), default=1)
     sums: dict[str, RoutingSums] = {}
+    maps: dict[str, RoutingMaps] = {}
     logits, labels = [], []
     for images, label in _in_whole_groups(batches, images_per_group):
         with autocast:
             logits.append(model(images.to(device, non_blocking=True)))
-        labels.append(label)
+        labels.append(label.to(device, non_blocking=True))
         for name, layer in layers.items():
             assert layer.routing is not None
-            of_batch = RoutingSums.of(layer.routing.plan)
-            sums[name] = sums[name] + of_batch if name in sums else of_batch
+            _add(sums, name, RoutingSums.of(layer.routing))
+            _add(maps, name, RoutingMaps.of(layer.routing.plan, labels[-1], logits[-1].shape[1]))
     model.train(training)
-    metrics, correct = classification_metrics(torch.cat(logits), torch.cat(labels).to(device))
+    metrics, correct = classification_metrics(torch.cat(logits), torch.cat(labels))
     test = {f"test/{name}": value for name, value in metrics.items()}
-    return Evaluation(test | routing_metrics(sums), correct.cpu().numpy())
+    routing = routing_metrics({name: sums[name].metrics() | maps[name].metrics() for name in layers})
+    arrays = {f"{name}/{map_}": array for name in maps for map_, array in maps[name].arrays().items()}
+    return Evaluation(test | routing, correct.cpu().numpy(), arrays)
+
+
+def _add(totals: dict[str, Any], name: str, value: Any) -> None:
+    totals[name] = totals[name] + value if name in totals else value
 
 
 def _in_whole_groups(batches: Iterable[Batch], images_per_group: int) -> Iterator[Batch]:

@@ -21,6 +21,7 @@ from routerbench.config import group_id, identity, run_id
 from routerbench.costs import MemoryMeter, static_costs
 from routerbench.data.image_files import CorruptImageError
 from routerbench.evaluate import evaluate
+from routerbench.moe.surgery import take_shape
 from routerbench.parts import (
     Data,
     build_model,
@@ -89,7 +90,7 @@ def _run_and_record(
     started = datetime.now(timezone.utc)
     name, rows = run_id(settings), folder / "metrics.jsonl"
     origin = provenance(choose_device(config.runtime.device), command)  # before the code can change
-    for earlier in (folder / "record.json", folder / "correct.npy", rows):
+    for earlier in (folder / "record.json", folder / "correct.npy", folder / "routing.npz", rows):
         earlier.unlink(missing_ok=True)
     records.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
     with (
@@ -138,7 +139,9 @@ def _measure(config: DictConfig, data: Data, folder: Path, log: Callable[[Row], 
     model = build_model(config, data.num_classes)
     blocks = put_moe_layers(model, config)
     model.to(device)
-    costs = static_costs(model, (config.data.image_size, config.data.image_size))
+    image_size = (config.data.image_size, config.data.image_size)
+    take_shape(model, image_size)
+    costs = static_costs(model, image_size)
     optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
     autocast = torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32")
     random_seed(config.seed + TRAINING_SEED_OFFSET)
@@ -148,6 +151,7 @@ def _measure(config: DictConfig, data: Data, folder: Path, log: Callable[[Row], 
         optimizer,
         scheduler,
         epochs=config.epochs,
+        accumulation_steps=config.optim.accumulation_steps,
         clip_grad=config.optim.clip_grad,
         autocast=autocast,
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
@@ -158,6 +162,7 @@ def _measure(config: DictConfig, data: Data, folder: Path, log: Callable[[Row], 
         log_every_steps=config.runtime.log_every_steps,
     )
     records.write_correct(folder, trained.evaluation.correct)
+    records.write_maps(folder, trained.evaluation.maps)
     measured = {
         "images_per_second": trained.num_images / trained.seconds,
         "train_seconds": trained.seconds,

@@ -1,15 +1,18 @@
 """Metrics: what was predicted and what the routers did, in the same words for every router."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from routerbench.moe.plan import Plan
+from routerbench.moe.router import Routing
 
 Metrics = dict[str, float]
 
@@ -20,52 +23,84 @@ class RoutingSums:
 
     load: Float[Tensor, "E"]
     demand: Float[Tensor, "E"]
-    entropy: Float[Tensor, ""]
-    dropped: Float[Tensor, ""]
-    tokens: int
+    of_tokens: dict[str, Float[Tensor, ""]]
+    """Sums over tokens."""
+    of_groups: dict[str, Float[Tensor, ""]]
+    """Sums over groups."""
+    num_tokens: int
+    num_groups: int
 
     @classmethod
     @torch.no_grad()
-    def of(cls, plan: Plan) -> "RoutingSums":
-        """The sums of one plan."""
-        gates = plan.gates
+    def of(cls, routing: Routing) -> "RoutingSums":
+        """The sums of one decision."""
+        plan = routing.plan
+        num_groups, num_tokens, _ = plan.gates.shape
         return cls(
             load=plan.load.sum(0),
             demand=plan.demand.sum(0),
-            entropy=torch.special.entr(gates).sum(),
-            dropped=(plan.served == 0).sum().to(gates.dtype),
-            tokens=gates.shape[0] * gates.shape[1],
+            of_tokens=_leaning(plan) | _service(plan),
+            of_groups=_mixing(plan) | {name: num_groups * value for name, value in routing.measures.items()},
+            num_tokens=num_groups * num_tokens,
+            num_groups=num_groups,
         )
 
     def __add__(self, other: "RoutingSums") -> "RoutingSums":
         return RoutingSums(
             self.load + other.load,
             self.demand + other.demand,
-            self.entropy + other.entropy,
-            self.dropped + other.dropped,
-            self.tokens + other.tokens,
+            {name: value + other.of_tokens[name] for name, value in self.of_tokens.items()},
+            {name: value + other.of_groups[name] for name, value in self.of_groups.items()},
+            self.num_tokens + other.num_tokens,
+            self.num_groups + other.num_groups,
         )
 
     def metrics(self) -> Metrics:
-        """Metrics of the layer.
-
-        `load_cv` and `demand_cv`: coefficient of variation over experts of filled slots, and of what tokens
-        asked for; `dropped_fraction`: share of tokens in no slot; `entropy`: mean entropy of the gates, over
-        that of a uniform one, in [0, 1].
-        """
-        num_experts = len(self.load)
-        uniform = np.log(num_experts) if num_experts > 1 else 1.0
-        return {
-            "load_cv": _variation(self.load),
-            "demand_cv": _variation(self.demand),
-            "dropped_fraction": float(self.dropped) / self.tokens,
-            "entropy": float(self.entropy) / self.tokens / float(uniform),
+        """Metrics of the layer by name, the same for every router: `docs/metrics.md` says what each is."""
+        load, demand = self.load / self.load.mean(), self.demand / self.demand.mean()
+        metrics = {
+            "load_cv": load.std(correction=0),
+            "load_max_over_mean": load.max(),
+            "dead_expert_fraction": (load == 0).to(load.dtype).mean(),
+            "demand_cv": demand.std(correction=0),
+            "demand_max_over_mean": demand.max(),
+            **{name: value / self.num_tokens for name, value in self.of_tokens.items()},
+            **{name: value / self.num_groups for name, value in self.of_groups.items()},
         }
+        # One look at the device for all of them.
+        values = torch.stack([value.to(load.dtype) for value in metrics.values()]).tolist()
+        return dict(zip(metrics, values, strict=True))
 
 
-def routing_metrics(layers: Mapping[str, RoutingSums]) -> Metrics:
+def _leaning(plan: Plan) -> dict[str, Float[Tensor, ""]]:
+    """How sure the gates are, summed over tokens."""
+    gates = plan.gates
+    first, second = F.pad(gates, (0, 1)).topk(2).values.unbind(-1)  # of one expert the second is 0
+    return {
+        "entropy": torch.special.entr(gates).sum() / math.log(max(gates.shape[-1], 2)),
+        "margin": (first - second).sum(),
+        "confidence": first.sum(),
+    }
+
+
+def _service(plan: Plan) -> dict[str, Float[Tensor, ""]]:
+    """What tokens got, summed over tokens."""
+    served, first = plan.served, plan.gates.argmax(-1, keepdim=True)
+    flags = {
+        "dropped_fraction": plan.dropped,
+        "first_choice_fraction": plan.serves.gather(-1, first),
+        **{f"served_by_{count}_fraction": served >= count for count in (1, 2, 4)},
+    }
+    return {name: flag.sum().to(plan.gates.dtype) for name, flag in flags.items()}
+
+
+def _mixing(plan: Plan) -> dict[str, Float[Tensor, ""]]:
+    """What slots are made of, summed over groups."""
+    return {name: value.sum() for name, value in vars(plan.mixing()).items()}
+
+
+def routing_metrics(by_layer: Mapping[str, Metrics]) -> Metrics:
     """`routing/<metric>` averaged over layers, and `routing/<block>/<metric>` of each."""
-    by_layer = {name: sums.metrics() for name, sums in layers.items()}
     names = next(iter(by_layer.values()), {})
     mean = {f"routing/{metric}": float(np.mean([m[metric] for m in by_layer.values()])) for metric in names}
     each = {f"routing/{layer}/{metric}": v for layer, m in by_layer.items() for metric, v in m.items()}
@@ -91,14 +126,10 @@ def classification_metrics(
         "top1": float(correct.double().mean()),
         "top5": float((rank < 5).double().mean()),
         "balanced": _balanced(correct.cpu().numpy(), labels.cpu().numpy()),
-        "loss": float(torch.nn.functional.cross_entropy(logits, labels)),
+        "loss": float(F.cross_entropy(logits, labels)),
     }
     return metrics, correct
 
 
 def _balanced(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> float:
     return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
-
-
-def _variation(values: Float[Tensor, "E"]) -> float:
-    return float(values.std(correction=0) / values.mean())

@@ -68,6 +68,13 @@ def write_correct(folder: Path, correct: NDArray[np.bool_]) -> None:
         np.save(file, correct)
 
 
+def write_maps(folder: Path, maps: dict[str, NDArray[np.float32]]) -> None:
+    """Write `routing.npz`: the maps of every MoE layer by `<block>/<map>`; nothing where there are none."""
+    if maps:
+        with _replaced(folder / "routing.npz") as path, path.open("wb") as file:
+            np.savez_compressed(file, **maps)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     with _replaced(path) as partial:

@@ -48,6 +48,7 @@ def train(
     scheduler: Scheduler,
     *,
     epochs: int,
+    accumulation_steps: int,
     clip_grad: float | None,
     autocast: torch.autocast,
     scaler: torch.amp.GradScaler,
@@ -73,11 +74,12 @@ def train(
                 images.to(device, non_blocking=True),
                 labels.to(device, non_blocking=True),
                 optimizer,
+                accumulation_steps=accumulation_steps,
                 clip_grad=clip_grad,
                 autocast=autocast,
                 scaler=scaler,
             )
-            unseen.append(torch.stack(list(losses.values())).sum().detach())
+            unseen.append(torch.stack(list(losses.values())).sum())
             step += 1
             num_images += len(images)
             scheduler.step_update(step)
@@ -112,21 +114,33 @@ def training_step(
     labels: Tensor,
     optimizer: torch.optim.Optimizer,
     *,
+    accumulation_steps: int,
     clip_grad: float | None,
     autocast: torch.autocast,
     scaler: torch.amp.GradScaler,
 ) -> dict[str, Tensor]:
-    """One step on cross-entropy plus the routers' losses; gives back every part of the loss by name."""
-    with autocast:
-        logits = model(images)
-    losses = {"task": F.cross_entropy(logits.float(), labels), **router_losses(model)}
+    """One step on cross-entropy plus the routers' losses; gives back every part of the loss by name.
+
+    The batch goes through the model in `accumulation_steps` parts, whose losses count by their images.
+    """
     optimizer.zero_grad(set_to_none=True)
-    scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+    losses: dict[str, Tensor] = {}
+    for part, its_labels in zip(
+        images.chunk(accumulation_steps), labels.chunk(accumulation_steps), strict=True
+    ):
+        with autocast:
+            logits = model(part)
+        of_part = {"task": F.cross_entropy(logits.float(), its_labels), **router_losses(model)}
+        of_part = {name: loss * (len(part) / len(images)) for name, loss in of_part.items()}
+        scaler.scale(torch.stack(list(of_part.values())).sum()).backward()
+        losses = {name: losses.get(name, 0.0) + loss.detach() for name, loss in of_part.items()}
     if clip_grad is not None:
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
     scaler.step(optimizer)
     scaler.update()
+    for layer in moe_layers(model).values():
+        layer.router.after_step()
     return losses
 
 
@@ -154,5 +168,7 @@ def _losses(losses: dict[str, Tensor]) -> Row:
 
 def _routing(model: nn.Module) -> Row:
     layers = moe_layers(model)
-    sums = {name: RoutingSums.of(layer.routing.plan) for name, layer in layers.items() if layer.routing}
-    return {f"train/{name}": value for name, value in routing_metrics(sums).items()}
+    metrics = {
+        name: RoutingSums.of(layer.routing).metrics() for name, layer in layers.items() if layer.routing
+    }
+    return {f"train/{name}": value for name, value in routing_metrics(metrics).items()}

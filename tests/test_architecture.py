@@ -14,16 +14,27 @@ PACKAGE = Path(__file__).parent.parent / "routerbench"
 WALK = (
     {"moe.plan"},
     {"moe.slots", "moe.scorer", "moe.transport", "moe.losses", "moe.router", "moe.experts"},
+    {"moe.sparse"},
     {"moe.layer"},
     {"moe.surgery"},
     {"build", "costs", "metrics"},
+    {"maps"},
     {"evaluate"},
     {"train"},
     {"parts"},
     {"experiment"},
     {"cli"},
 )
-VOCABULARY = {"moe.plan", "moe.slots", "moe.scorer", "moe.transport", "moe.losses", "moe.router", "checks"}
+VOCABULARY = {
+    "moe.plan",
+    "moe.slots",
+    "moe.scorer",
+    "moe.transport",
+    "moe.losses",
+    "moe.router",
+    "moe.sparse",
+    "checks",
+}
 # Heavy or opinionated packages, and the modules that may know them; a name that ends in a dot is a folder.
 HOMES = {
     "hydra": {"cli", "parts", "config", "build", "compose"},

@@ -28,7 +28,9 @@ def costs(router: str, placement: list[int], group: str | int = "image", **setti
 
 
 def test_operations_of_a_vit() -> None:
-    assert static_costs(vit(), (32, 32)) == Costs(VIT, num_parameters(vit()), num_parameters(vit()), 0.0)
+    assert static_costs(vit(), (32, 32)) == Costs(
+        VIT, VIT, num_parameters(vit()), num_parameters(vit()), 0.0, 0.0
+    )
 
 
 def test_operations_of_a_vit_do_not_hang_on_the_device() -> None:
@@ -61,6 +63,16 @@ def test_operations_of_two_layers_add_up_and_their_slots_per_token_is_the_mean()
     assert two.flops_per_image - VIT == 2 * (one.flops_per_image - VIT)
     # Two choices of 17 tokens over 4 experts: 8.5 seats each, rounded up.
     assert one.slots_per_token == two.slots_per_token == pytest.approx(E * 9 / S)
+
+
+def test_evaluation_at_another_capacity_has_costs_of_its_own() -> None:
+    found = costs("expert_choice", [1], capacity_factor_eval=2.0)
+    assert (found.slots_per_token, found.slots_per_token_eval) == (E * 5 / S, E * 9 / S)
+    assert found.flops_per_image_eval - found.flops_per_image == 2 * 2 * (E * 4) * D * H
+    dropless = costs("token_choice", [1], dropless=True)
+    assert (dropless.slots_per_token, dropless.slots_per_token_eval) == (E * 5 / S, E)
+    two = costs("token_choice", [1], top_k_eval=2)
+    assert (two.slots_per_token, two.slots_per_token_eval) == (E * 5 / S, E * 9 / S)
 
 
 def test_operations_of_soft_count_mixing() -> None:

@@ -1,13 +1,42 @@
 """Metrics, worked by hand."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from routerbench.metrics import RoutingSums, classification_metrics, routing_metrics
-from routerbench.moe.plan import SoftPlan, SparsePlan
+from routerbench.build import build_router
+from routerbench.config import conf_dir
+from routerbench.maps import RoutingMaps
+from routerbench.metrics import Metrics, RoutingSums, classification_metrics, routing_metrics
+from routerbench.moe.experts import Experts
+from routerbench.moe.layer import MoE
+from routerbench.moe.plan import Plan, SoftPlan, SparsePlan
+from routerbench.moe.router import Routing
+
+ROUTERS = sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml") if path.stem != "dense")
+METRICS = (
+    "load_cv",
+    "load_max_over_mean",
+    "dead_expert_fraction",
+    "demand_cv",
+    "demand_max_over_mean",
+    "entropy",
+    "margin",
+    "confidence",
+    "dropped_fraction",
+    "first_choice_fraction",
+    "served_by_1_fraction",
+    "served_by_2_fraction",
+    "served_by_4_fraction",
+    "slot_entropy",
+    "token_share",
+    "slot_similarity",
+    "dropped_worst_class_fraction",
+    "dropped_worst_position_fraction",
+)
 
 
 @pytest.fixture
@@ -23,52 +52,128 @@ def plan() -> SparsePlan:
     )
 
 
+def metrics_of(plan: Plan, measures: dict[str, torch.Tensor] | None = None) -> Metrics:
+    return RoutingSums.of(Routing(plan, {}, measures or {})).metrics()
+
+
 def test_routing_by_hand(plan: SparsePlan) -> None:
-    sums = RoutingSums.of(plan)
-    assert (sums.load.tolist(), sums.demand.tolist(), sums.tokens) == ([1, 1], [2, 1], 3)
     # The load is even; of demands 2 and 1 the mean is 1.5 and the deviation 0.5. Of two experts, the gates of
-    # tokens 1 and 2 are as uncertain as can be, those of token 0 are certain.
-    assert sums.metrics() == pytest.approx(
-        {"load_cv": 0.0, "demand_cv": 1 / 3, "dropped_fraction": 1 / 3, "entropy": 2 / 3}
+    # tokens 1 and 2 are as uncertain as can be, those of token 0 are certain. Tokens 1 and 2 lean to both
+    # experts, of which the lower counts as the first choice: it serves token 0 alone.
+    assert metrics_of(plan) == pytest.approx(
+        {
+            "load_cv": 0.0,
+            "load_max_over_mean": 1.0,
+            "dead_expert_fraction": 0.0,
+            "demand_cv": 1 / 3,
+            "demand_max_over_mean": 4 / 3,
+            "entropy": 2 / 3,
+            "margin": 1 / 3,
+            "confidence": 2 / 3,
+            "dropped_fraction": 1 / 3,
+            "first_choice_fraction": 1 / 3,
+            "served_by_1_fraction": 2 / 3,
+            "served_by_2_fraction": 0.0,
+            "served_by_4_fraction": 0.0,
+            "slot_entropy": 0.0,
+            "token_share": 1.0,
+            "slot_similarity": 0.0,
+        }
     )
 
 
 def test_sums_weigh_every_token_alike(plan: SparsePlan) -> None:
-    nobody = SparsePlan(
+    alone = SparsePlan(
         token=torch.zeros(1, 2, 1, dtype=torch.int64),
         weight=torch.zeros(1, 2, 1),
         filled=torch.tensor([[[True], [False]]]),
         gates=torch.tensor([[[1.0, 0.0]]]),
         asked=torch.tensor([[1, 0]]),
     )
-    together = RoutingSums.of(plan) + RoutingSums.of(nobody)
+    together = (RoutingSums.of(Routing(plan, {})) + RoutingSums.of(Routing(alone, {}))).metrics()
     # Loads 1 + 1 and 1 + 0, demands 2 + 1 and 1 + 0; one of four tokens is dropped.
-    assert together.metrics() == pytest.approx(
-        {"load_cv": 1 / 3, "demand_cv": 0.5, "dropped_fraction": 0.25, "entropy": 0.5}
-    )
+    assert together["load_cv"] == pytest.approx(1 / 3)
+    assert together["demand_cv"] == pytest.approx(0.5)
+    assert together["dropped_fraction"] == pytest.approx(0.25)
+    assert together["entropy"] == pytest.approx(0.5)
+    assert metrics_of(alone)["dead_expert_fraction"] == 0.5
+    assert metrics_of(alone)["load_max_over_mean"] == 2
 
 
 def test_soft_fills_every_slot_and_drops_nobody() -> None:
     weight = torch.full((1, 4, 2, 1), 0.25)
-    metrics = RoutingSums.of(SoftPlan(weight, 2 * weight)).metrics()
-    assert metrics == pytest.approx(
-        {"load_cv": 0.0, "demand_cv": 0.0, "dropped_fraction": 0.0, "entropy": 1.0}
+    assert metrics_of(SoftPlan(weight, 2 * weight)) == pytest.approx(
+        {
+            "load_cv": 0.0,
+            "load_max_over_mean": 1.0,
+            "dead_expert_fraction": 0.0,
+            "demand_cv": 0.0,
+            "demand_max_over_mean": 1.0,
+            "entropy": 1.0,
+            "margin": 0.0,
+            "confidence": 0.5,
+            "dropped_fraction": 0.0,
+            "first_choice_fraction": 1.0,
+            "served_by_1_fraction": 1.0,
+            "served_by_2_fraction": 1.0,
+            "served_by_4_fraction": 0.0,
+            "slot_entropy": 1.0,
+            "token_share": 0.25,
+            "slot_similarity": 1.0,
+        }
     )
+
+
+def test_soft_is_served_where_it_has_an_even_share() -> None:
+    # The slot of expert 0 is all of token 0, that of expert 1 is even: token 1 has no even share of expert 0.
+    dispatch = torch.tensor([[[[1.0], [0.5]], [[0.0], [0.5]]]])
+    metrics = metrics_of(SoftPlan(dispatch, torch.full((1, 2, 2, 1), 0.5)))
+    assert (metrics["served_by_1_fraction"], metrics["served_by_2_fraction"]) == (1.0, 0.5)
+    # Both lean to both experts, the lower counts, and has nothing of token 1.
+    assert metrics["first_choice_fraction"] == 0.5
+    assert metrics["dropped_fraction"] == 0
 
 
 def test_one_expert_has_no_entropy() -> None:
     one = torch.ones(1, 2, 1, 1)
-    assert RoutingSums.of(SoftPlan(one / 2, one)).metrics()["entropy"] == 0.0
+    metrics = metrics_of(SoftPlan(one / 2, one))
+    assert (metrics["entropy"], metrics["margin"], metrics["confidence"]) == (0.0, 1.0, 1.0)
 
 
-def test_layers_are_told_apart_and_averaged(plan: SparsePlan) -> None:
-    sums = RoutingSums.of(plan)
-    metrics = routing_metrics({"blocks.1": sums, "blocks.3": sums + sums})
-    assert metrics["routing/dropped_fraction"] == pytest.approx(1 / 3)
-    names = ("load_cv", "demand_cv", "dropped_fraction", "entropy")
-    places = ("routing", "routing/blocks.1", "routing/blocks.3")
-    assert set(metrics) == {f"{place}/{name}" for place in places for name in names}
+def test_what_a_method_measures_is_averaged_over_groups(plan: SparsePlan) -> None:
+    sums = RoutingSums.of(Routing(plan, {}, {"row_residual": torch.tensor(0.25)}))
+    two = RoutingSums.of(Routing(plan, {}, {"row_residual": torch.tensor(0.75)}))
+    assert (sums + two).metrics()["row_residual"] == 0.5
+
+
+def test_layers_are_told_apart_and_averaged() -> None:
+    metrics = routing_metrics({"blocks.1": {"entropy": 0.25}, "blocks.3": {"entropy": 0.75}})
+    assert metrics == {
+        "routing/entropy": 0.5,
+        "routing/blocks.1/entropy": 0.25,
+        "routing/blocks.3/entropy": 0.75,
+    }
     assert routing_metrics({}) == {}
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_every_router_has_the_same_bounded_set(router: str) -> None:
+    layer = MoE(build_router(router, 8, 4), Experts(4, 8, 8))
+    layer(torch.randn(6, 12, 8))
+    assert layer.routing is not None
+    metrics = (
+        RoutingSums.of(layer.routing).metrics()
+        | RoutingMaps.of(layer.routing.plan, torch.tensor([0, 1, 2] * 2), 4).metrics()
+    )
+    measures = set(layer.routing.measures)
+    assert set(metrics) - measures == set(METRICS)
+    assert len(metrics) <= 20
+    for name, value in metrics.items():
+        assert math.isfinite(value), name
+        assert value >= 0, name
+        assert value <= 1 + 1e-6 or name.endswith(("_cv", "_over_mean", "_residual")), name
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    assert all(f"`{name}`" in page for name in metrics)
 
 
 def test_accuracies_by_hand() -> None:

@@ -220,7 +220,7 @@ def test_double_precision_stays_double(case: Case) -> None:
     assert layer(images().double()).dtype == torch.float64
     plan = plan_of(layer)
     assert layer.routing is not None
-    for tensor in (plan.gates, plan.demand, plan.load, plan.served, *plan.dense()):
+    for tensor in (plan.gates, plan.demand, plan.load, plan.expert_share, *plan.dense()):
         assert tensor.dtype == torch.float64
     assert all(loss.dtype == torch.float64 for loss in layer.routing.losses.values())
 
@@ -301,13 +301,15 @@ def test_a_plan_says_of_itself_what_its_dense_tensors_show(case: Case) -> None:
     plan = plan_of(layer)
     dispatch, _ = plan.dense()
     assert_close(plan.load, dispatch.sum((1, 3)))
-    assert_close(plan.served, dispatch.sum((2, 3)))
+    slots = 1 if isinstance(plan, SparsePlan) else plan.num_slots / NUM_TOKENS
+    assert_close(plan.expert_share, dispatch.sum(3) / slots)
+    assert torch.equal(plan.dropped, dispatch.sum((2, 3)) == 0)
     assert_close(plan.gates.sum(2), torch.ones_like(plan.gates[:, :, 0]))
     top_k = case.defaults().get("top_k", 1)
     assert_close(plan.demand.sum(1), torch.full((3,), float(NUM_TOKENS * top_k)))
     assert (plan.demand >= 0).all()
     if isinstance(plan, SparsePlan):
-        assert plan.served.max() <= NUM_EXPERTS
+        assert torch.equal(plan.served, dispatch.sum((2, 3)).long())
         assert_close(plan.load, plan.filled.sum(2).float())
 
 

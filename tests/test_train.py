@@ -45,7 +45,13 @@ def batch(num_images: int = 4) -> Batch:
 def step(
     model: nn.Module, images: Tensor, labels: Tensor, lr: float = 1.0, **changes: Any
 ) -> dict[str, Tensor]:
-    settings: dict[str, Any] = {"clip_grad": None, "autocast": FP32, "scaler": off(), **changes}
+    settings: dict[str, Any] = {
+        "accumulation_steps": 1,
+        "clip_grad": None,
+        "autocast": FP32,
+        "scaler": off(),
+        **changes,
+    }
     return training_step(model, images, labels, torch.optim.SGD(model.parameters(), lr=lr), **settings)
 
 
@@ -194,11 +200,12 @@ def trained(
     """The loop at rate 0.5 for 3 epochs, and its rows."""
     rows: list[Row] = []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    evaluation = Evaluation(metrics or {"test/top1": 0.5, "test/loss": 1.0}, np.array([True]))
+    evaluation = Evaluation(metrics or {"test/top1": 0.5, "test/loss": 1.0}, np.array([True]), {})
     settings: dict[str, Any] = {
         "epochs": 3,
         "eval_every": 2,
         "log_every_steps": 2,
+        "accumulation_steps": 1,
         "clip_grad": None,
         **changes,
     }

@@ -43,7 +43,7 @@ class MoE(nn.Module):
             name: (num_groups * loss + smaller.losses[name]) / (num_groups + 1)
             for name, loss in routing.losses.items()
         }
-        self.routing = Routing(routing.plan, losses)
+        self.routing = Routing(routing.plan, losses, routing.measures)
         return torch.cat([whole, rest])
 
     def _route(

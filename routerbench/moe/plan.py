@@ -5,6 +5,7 @@ K choices of a token, H hidden width of an expert, P slots per expert of a soft 
 all groups, G times C.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
@@ -23,7 +24,10 @@ class Plan(ABC):
     * `filled (G, E, C)`: which slots hold something.
     * `demand (G, E)`: how many tokens asked for each expert, before any capacity.
     * `load (G, E)`: how many slots of each expert are filled.
-    * `served (G, S)`: how many slots hold each token; a token with 0 is dropped.
+    * `expert_share (G, S, E)`: what each token has of each expert's slots, over an even share of them where a
+      slot is shared: 1 where a slot holds the token alone.
+    * `serves (G, S, E)`, `served (G, S)`: which experts, and how many, give each token at least that.
+    * `dropped (G, S)`: whether no slot holds any of the token.
     """
 
     gates: Float[Tensor, "G S E"]
@@ -58,8 +62,39 @@ class Plan(ABC):
 
     @property
     @abstractmethod
-    def served(self) -> Float[Tensor, "G S"]:
-        """Slots that hold each token."""
+    def expert_share(self) -> Float[Tensor, "G S E"]:
+        """What each token has of each expert's slots; 1 is a slot, or an even share of mixtures."""
+
+    @abstractmethod
+    def mixing(self) -> "Mixing":
+        """How far slots are mixtures of tokens."""
+
+    @property
+    def serves(self) -> Bool[Tensor, "G S E"]:
+        """Whether an expert gives a token a slot, or at least an even share of its slots."""
+        return self.expert_share > 1 - 1e-4  # a sum of weights is not exact
+
+    @property
+    def served(self) -> Int[Tensor, "G S"]:
+        """How many experts serve each token."""
+        return self.serves.sum(-1)
+
+    @property
+    def dropped(self) -> Bool[Tensor, "G S"]:
+        """Tokens that no slot holds."""
+        return self.expert_share.sum(-1) == 0
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """What the slots of a group are made of, on average; one token in a slot is entropy 0 and share 1."""
+
+    slot_entropy: Float[Tensor, "G"]
+    """Entropy of a slot's dispatch weights over that of an even mixture of all tokens, in [0, 1]."""
+    token_share: Float[Tensor, "G"]
+    """Largest dispatch weight of a slot."""
+    slot_similarity: Float[Tensor, "G"]
+    """Cosine similarity of the dispatch weights of two slots, over all pairs; 0 where there is one slot."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +129,8 @@ class SparsePlan(Plan):
 
     def over(self, total: Float[Tensor, "G S"]) -> "SparsePlan":
         """The same seats, with every weight over the total of its token."""
+        # Gates of extreme logits can all be 0 in float32.
+        total = total.clamp(min=torch.finfo(total.dtype).tiny)
         return replace(self, weight=self.weight / total.gather(1, self.token.flatten(1)).view_as(self.token))
 
     @property
@@ -109,9 +146,15 @@ class SparsePlan(Plan):
         return self.filled.sum(-1).to(self.weight.dtype)
 
     @property
-    def served(self) -> Float[Tensor, "G S"]:
-        served = self.weight.new_zeros(self.gates.shape[:2])
-        return served.scatter_add(1, self.token.flatten(1), self.filled.flatten(1).to(served.dtype))
+    def expert_share(self) -> Float[Tensor, "G S E"]:
+        by_expert = self.weight.new_zeros(self.gates.shape).transpose(1, 2)
+        return by_expert.scatter_add(2, self.token, self.filled.to(self.weight.dtype)).transpose(1, 2)
+
+    def mixing(self) -> Mixing:
+        slots = self.expert_share.sum(2)  # of each token
+        filled = slots.sum(1)
+        pairs, alike = filled * (filled - 1), (slots * (slots - 1)).sum(1)
+        return Mixing(torch.zeros_like(filled), torch.ones_like(filled), alike / pairs.clamp(min=1))
 
     def _rows(self) -> Int[Tensor, "N"]:
         """Row of each slot's token among all tokens (G*S, D), in the order of the slots (E, G, C)."""
@@ -163,8 +206,18 @@ class SoftPlan(Plan):
         return self.dispatch_weight.new_full((num_groups, num_experts), num_slots)
 
     @property
-    def served(self) -> Float[Tensor, "G S"]:
-        return self.dispatch_weight.sum((2, 3))
+    def expert_share(self) -> Float[Tensor, "G S E"]:
+        num_tokens, num_slots = self.dispatch_weight.shape[1], self.num_slots
+        return self.dispatch_weight.sum(-1) * (num_tokens / num_slots)
+
+    def mixing(self) -> Mixing:
+        slots = self.dispatch_weight.flatten(2)
+        num_tokens, num_slots = slots.shape[1:]
+        entropy = torch.special.entr(slots).sum(1) / math.log(max(num_tokens, 2))
+        # The sum over all pairs is the squared length of the sum, less each slot with itself.
+        together = F.normalize(slots, dim=1).sum(2).square().sum(1) - num_slots
+        similarity = together / max(num_slots * (num_slots - 1), 1)
+        return Mixing(entropy.mean(1), slots.amax(1).mean(1), similarity)
 
 
 def _by_expert(slots: Tensor) -> Tensor:

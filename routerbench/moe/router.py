@@ -2,18 +2,14 @@
 
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from routerbench.checks import check_count, check_flag
-from routerbench.moe.losses import LossWeights
-from routerbench.moe.plan import Plan, SparsePlan
-from routerbench.moe.scorer import make_scorer
-from routerbench.moe.slots import Capacity
+from routerbench.moe.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -24,6 +20,8 @@ class Routing:
     """Who sits where, with what weight."""
     losses: dict[str, Tensor]
     """Weighted scalars by name, already averaged over groups."""
+    measures: dict[str, Tensor] = field(default_factory=dict)
+    """What a method tells of itself beyond its plan: scalars by name, averaged over groups."""
 
 
 class Router(nn.Module, ABC):
@@ -38,6 +36,9 @@ class Router(nn.Module, ABC):
     def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:
         """Route the tokens of each group; a call of the router gives them in at least float32."""
 
+    def after_step(self) -> None:
+        """Called once after every step of the optimizer; most routers have nothing to do then."""
+
     def __call__(self, tokens: Float[Tensor, "G S D"]) -> Routing:
         """Route in at least float32 with autocast off: low precision changes who is chosen."""
         device = tokens.device.type
@@ -45,65 +46,3 @@ class Router(nn.Module, ABC):
         known = torch.amp.is_autocast_available(device)
         with torch.autocast(device, enabled=False) if known else nullcontext():
             return super().__call__(tokens.to(torch.promote_types(tokens.dtype, torch.float32)))
-
-
-class SparseRouter(Router, ABC):
-    """A router with a gate, whose slots hold one token each: a method is how it seats tokens.
-
-    Settings, equal for all: the gate, which is a `scorer` of kind `linear`, `cosine` or `l2`, the latter two
-    with a `projection_width` and a `temperature`, and its `noise_std`;
-    `normalize_combine`, by which the weights of a token sum to 1;
-    `capacity_factor`, or a number of slots as `capacity`,
-    with `capacity_rounding` (`ceil` or `round`) and `capacity_multiple_of`; and the weights of the auxiliary
-    losses. Raises ValueError for a setting out of its range.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        num_experts: int,
-        *,
-        scorer: str,
-        projection_width: int | None,
-        temperature: float | None,
-        noise_std: float,
-        normalize_combine: bool,
-        capacity_factor: float,
-        capacity: int | None,
-        capacity_rounding: str,
-        capacity_multiple_of: int,
-        importance_weight: float,
-        load_weight: float,
-        gshard_weight: float,
-        z_weight: float,
-    ) -> None:
-        super().__init__()
-        check_count("num_experts", num_experts)
-        check_flag("normalize_combine", normalize_combine)
-        self.num_experts = num_experts
-        self.top_k = 1
-        self.normalize_combine = normalize_combine
-        self.capacity = Capacity(capacity_factor, capacity, capacity_rounding, capacity_multiple_of)
-        self.loss_weights = LossWeights(importance_weight, load_weight, gshard_weight, z_weight)
-        self.scorer = make_scorer(
-            scorer,
-            width,
-            num_experts,
-            noise_std=noise_std,
-            projection_width=projection_width,
-            temperature=temperature,
-        )
-
-    def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:
-        """Score, seat, and weigh the losses."""
-        logits = self.scorer(tokens)
-        num_tokens = tokens.shape[1]
-        capacity = self.capacity.slots(num_tokens * self.top_k, self.num_experts, num_tokens)
-        plan = self.seat(logits.noisy, logits.noisy.softmax(-1), capacity)
-        return Routing(plan, self.loss_weights.losses(logits, self.top_k))
-
-    @abstractmethod
-    def seat(
-        self, logits: Float[Tensor, "G S E"], gates: Float[Tensor, "G S E"], capacity: int
-    ) -> SparsePlan:
-        """Give each expert's `capacity` slots to tokens; `gates` is the softmax of `logits` over experts."""

@@ -7,18 +7,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from routerbench.checks import check_count, check_one_of, check_positive
+from routerbench.checks import check_count, check_flag, check_one_of, check_positive
 from routerbench.moe.plan import SparsePlan
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """Slots per expert and group: `factor` times the even share, or the number `fixed`."""
+    """Slots per expert and group: `factor` times the even share, or the number `fixed`.
+
+    Evaluation may take another factor, `eval_factor`, or be `dropless`: slots for every token.
+    """
 
     factor: float
     fixed: int | None
     rounding: str
     multiple_of: int
+    eval_factor: float | None = None
+    dropless: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for a setting that gives no capacity."""
@@ -27,15 +32,27 @@ class Capacity:
             check_count("capacity", self.fixed)
         check_one_of("capacity_rounding", self.rounding, ("ceil", "round"))
         check_count("capacity_multiple_of", self.multiple_of)
+        check_flag("dropless", self.dropless)
+        if self.eval_factor is not None:
+            check_positive("capacity_factor_eval", self.eval_factor)
+            if self.dropless:
+                raise ValueError(
+                    f"capacity_factor_eval={self.eval_factor} means nothing to dropless=true: leave one out"
+                )
 
-    def slots(self, num_asks: int, num_experts: int, num_tokens: int) -> int:
+    def slots(self, num_asks: int, num_experts: int, num_tokens: int, training: bool = True) -> int:
         """C for `num_asks` requests (tokens times choices) of a group of `num_tokens`; 1 <= C <= num_tokens.
 
         `ceil` with a multiple of 4 is V-MoE's published rule, `round` (half to even) Soft MoE's.
         """
-        if self.fixed is not None:
-            return min(self.fixed, num_tokens)
-        wanted = num_asks * self.factor / num_experts
+        factor, fixed = self.factor, self.fixed
+        if not training and self.dropless:
+            fixed = num_tokens
+        elif not training and self.eval_factor is not None:
+            factor, fixed = self.eval_factor, None
+        if fixed is not None:
+            return min(fixed, num_tokens)
+        wanted = num_asks * factor / num_experts
         rounded = max(1, math.ceil(wanted) if self.rounding == "ceil" else round(wanted))
         return min(-(-rounded // self.multiple_of) * self.multiple_of, num_tokens)
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from routerbench.checks import check_one_of
 from routerbench.moe.experts import Experts, why_not
@@ -89,18 +90,24 @@ def moe_layers(model: nn.Module) -> dict[str, MoE]:
 
 
 @torch.no_grad()
-def take_shape(model: nn.Module, image_size: tuple[int, int], num_images: int = 1) -> None:
-    """Send blank images through, so that every parameter has its shape and every layer a routing."""
+def take_shape(model: nn.Module, image_size: tuple[int, int]) -> None:
+    """Send a blank image through, so that every parameter has its shape."""
     training = {module: module.training for module in model.modules()}
-    parameter = next(p for p in model.parameters() if not torch.nn.parameter.is_lazy(p))
-    stem = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    channels = 3 if stem is None else stem.in_channels
-    blank = torch.zeros(num_images, channels, *image_size, device=parameter.device, dtype=parameter.dtype)
     try:
-        model.eval()(blank)
+        model.eval()(blank_images(model, image_size, 1))
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def blank_images(
+    model: nn.Module, image_size: tuple[int, int], num_images: int
+) -> Float[Tensor, "B channels H W"]:
+    """Black images for this model, where it is and in its precision."""
+    parameter = next(p for p in model.parameters() if not torch.nn.parameter.is_lazy(p))
+    stem = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    channels = 3 if stem is None else stem.in_channels
+    return torch.zeros(num_images, channels, *image_size, device=parameter.device, dtype=parameter.dtype)
 
 
 def input_size(model: nn.Module) -> tuple[int, int]:

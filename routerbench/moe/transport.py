@@ -4,10 +4,68 @@ A plan decides who is seated; no gradient passes through it.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from routerbench.checks import check_count, check_one_of, check_positive
+
+SOLVERS = ("adam",)
+
+
+@dataclass(frozen=True)
+class Sinkhorn:
+    """A balanced plan by `num_iterations` Sinkhorn iterations with the entropic `regularisation`."""
+
+    num_iterations: int
+    regularisation: float
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a setting out of its range."""
+        check_count("num_iterations", self.num_iterations)
+        check_positive("regularisation", self.regularisation)
+
+    def plan(self, logits: Float[Tensor, "G S E"]) -> Float[Tensor, "G S E"]:
+        """The plan with cost `-logits`."""
+        return sinkhorn_plan(logits, self.num_iterations, self.regularisation)
+
+
+@dataclass(frozen=True)
+class SparseTransport:
+    """A sparsity-constrained plan by at most `num_iterations` steps of the `solver`.
+
+    That is `adam` with a `learning_rate`, as published, or one that ends at a `tolerance` of the marginals.
+    """
+
+    solver: str
+    num_iterations: int
+    learning_rate: float
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a setting out of its range."""
+        check_one_of("solver", self.solver, SOLVERS)
+        check_count("num_iterations", self.num_iterations)
+        check_positive("learning_rate", self.learning_rate)
+        check_positive("tolerance", self.tolerance)
+
+    def by_expert(self, gates: Float[Tensor, "G S E"], capacity: int) -> Float[Tensor, "G S E"]:
+        """The plan with at most `capacity` tokens for each expert."""
+        return sparse_plan(gates, capacity, self.num_iterations, self.learning_rate)
+
+    def by_token(self, gates: Float[Tensor, "G S E"], top_k: int) -> Float[Tensor, "G S E"]:
+        """The plan with at most `top_k` experts for each token."""
+        return sparse_plan_by_token(gates, top_k, self.num_iterations, self.learning_rate)
+
+
+def marginal_residuals(plan: Float[Tensor, "G S E"]) -> dict[str, Tensor]:
+    """Largest |row sum - 1| and |column sum / (S/E) - 1| of each group, averaged over groups."""
+    _, num_tokens, num_experts = plan.shape
+    rows = (plan.sum(2) - 1).abs().amax(1)
+    columns = (plan.sum(1) * (num_experts / num_tokens) - 1).abs().amax(1)
+    return {"row_residual": rows.mean(), "column_residual": columns.mean()}
 
 
 @torch.no_grad()

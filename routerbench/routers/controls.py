@@ -25,13 +25,17 @@ class PositionRouter(Router, ABC):
         capacity: int | None,
         capacity_rounding: str,
         capacity_multiple_of: int,
+        capacity_factor_eval: float | None,
+        dropless: bool,
     ) -> None:
         super().__init__()
         check_count("num_experts", num_experts)
         check_count("top_k", top_k, num_experts, "num_experts")
         self.num_experts = num_experts
         self.top_k = self.experts_per_token = top_k
-        self.capacity = Capacity(capacity_factor, capacity, capacity_rounding, capacity_multiple_of)
+        self.capacity = Capacity(
+            capacity_factor, capacity, capacity_rounding, capacity_multiple_of, capacity_factor_eval, dropless
+        )
 
     def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:
         """Seat the chosen experts in the tokens' order."""
@@ -39,7 +43,9 @@ class PositionRouter(Router, ABC):
         choice = self.choose(num_tokens).to(tokens.device).expand(num_groups, -1, -1)
         gates = F.one_hot(choice, self.num_experts).sum(2).to(tokens.dtype) / self.top_k
         order = torch.arange(num_tokens, device=tokens.device).expand(num_groups, -1)
-        capacity = self.capacity.slots(num_tokens * self.top_k, self.num_experts, num_tokens)
+        capacity = self.capacity.slots(
+            num_tokens * self.top_k, self.num_experts, num_tokens, training=self.training
+        )
         return Routing(fill_slots(choice, order, gates, capacity), {})
 
     @abstractmethod

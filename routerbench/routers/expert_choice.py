@@ -3,16 +3,14 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from routerbench.moe.plan import SparsePlan
-from routerbench.moe.router import SparseRouter
-from routerbench.moe.slots import seat_by_expert
+from routerbench.moe.sparse import ExpertChoiceRouter
 
 
-class ExpertChoice(SparseRouter):
-    """Each expert takes the tokens with the largest gates for it, as many as it has slots."""
+class ExpertChoice(ExpertChoiceRouter):
+    """Each expert takes the tokens with the largest gates for it."""
 
-    def seat(
-        self, logits: Float[Tensor, "G S E"], gates: Float[Tensor, "G S E"], capacity: int
-    ) -> SparsePlan:
-        """Seat tokens by the experts' columns of gates."""
-        return seat_by_expert(gates, gates, capacity=capacity, normalize_combine=self.normalize_combine)
+    def affinity(
+        self, logits: Float[Tensor, "G S E"], gates: Float[Tensor, "G S E"]
+    ) -> Float[Tensor, "G S E"]:
+        """The gates themselves."""
+        return gates

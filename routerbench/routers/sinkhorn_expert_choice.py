@@ -5,31 +5,28 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from routerbench.checks import check_count, check_positive
-from routerbench.moe.plan import SparsePlan
-from routerbench.moe.router import SparseRouter
-from routerbench.moe.slots import seat_by_expert
-from routerbench.moe.transport import sinkhorn_plan
+from routerbench.moe.sparse import ExpertChoiceRouter
+from routerbench.moe.transport import Sinkhorn, marginal_residuals
 
 
-class SinkhornExpertChoice(SparseRouter):
+class SinkhornExpertChoice(ExpertChoiceRouter):
     """Each expert takes its tokens by a balanced transport plan; the gates weigh the outputs.
 
-    The plan takes `num_iterations` Sinkhorn iterations with the entropic `regularisation`.
+    The plan is that of `moe.transport.Sinkhorn`, whose settings are this router's too.
     """
 
     def __init__(
         self, width: int, num_experts: int, *, num_iterations: int, regularisation: float, **settings: Any
     ) -> None:
         super().__init__(width, num_experts, **settings)
-        check_count("num_iterations", num_iterations)
-        check_positive("regularisation", regularisation)
-        self.num_iterations = num_iterations
-        self.regularisation = regularisation
+        self.transport = Sinkhorn(num_iterations, regularisation)
 
-    def seat(
-        self, logits: Float[Tensor, "G S E"], gates: Float[Tensor, "G S E"], capacity: int
-    ) -> SparsePlan:
-        """Seat tokens by the experts' columns of the plan."""
-        plan = sinkhorn_plan(logits, self.num_iterations, self.regularisation)
-        return seat_by_expert(plan, gates, capacity=capacity, normalize_combine=self.normalize_combine)
+    def affinity(
+        self, logits: Float[Tensor, "G S E"], gates: Float[Tensor, "G S E"]
+    ) -> Float[Tensor, "G S E"]:
+        """The plan with cost `-logits`."""
+        return self.transport.plan(logits)
+
+    def measures(self, affinity: Float[Tensor, "G S E"]) -> dict[str, Tensor]:
+        """How far the plan is from its marginals."""
+        return marginal_residuals(affinity)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from routerbench.checks import check_count
+from routerbench.checks import check_count, check_not_negative
 from routerbench.moe.plan import SoftPlan
 from routerbench.moe.router import Router, Routing
 from routerbench.moe.slots import Capacity
@@ -16,7 +16,8 @@ class Soft(Router):
     """Every slot is a learned mixture of an image's tokens, every output a mixture of all slots.
 
     Each expert has `slots_per_expert` slots. When that is None, the capacity settings and the number of
-    tokens of the first group decide, and `phi` takes its shape there.
+    tokens of the first group decide, and `phi` takes its shape there. In training the logits have normal
+    noise of deviation `noise_std`, as published without regard to the number of experts.
     """
 
     spans_images: ClassVar[bool] = False
@@ -27,12 +28,15 @@ class Soft(Router):
         num_experts: int,
         *,
         slots_per_expert: int | None,
+        noise_std: float,
         capacity_factor: float,
         capacity_rounding: str,
         capacity_multiple_of: int,
     ) -> None:
         super().__init__()
         check_count("num_experts", num_experts)
+        check_not_negative("noise_std", noise_std)
+        self.noise_std = noise_std
         self.num_experts = num_experts
         self.capacity = Capacity(capacity_factor, None, capacity_rounding, capacity_multiple_of)
         self.width = width
@@ -49,6 +53,8 @@ class Soft(Router):
             self._shape_phi(self.capacity.slots(num_tokens, self.num_experts, num_tokens))
         phi = self.scale.to(tokens.dtype) * _unit(self.phi.to(tokens.dtype), dim=0)
         logits = (_unit(tokens, dim=-1) @ phi.flatten(1)).unflatten(-1, phi.shape[1:])
+        if self.training and self.noise_std:
+            logits = logits + self.noise_std * torch.randn_like(logits)
         combine = logits.flatten(2).softmax(-1).view_as(logits)
         return Routing(SoftPlan(logits.softmax(1), combine), {})
 

@@ -1,11 +1,13 @@
 """Plans carry tokens as their dense tensors say."""
 
+import math
 from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
 
 from routerbench.moe.plan import SoftPlan, SparsePlan
+from routerbench.moe.slots import seat_by_token
 
 
 @pytest.fixture
@@ -46,7 +48,16 @@ def test_what_a_sparse_plan_says_of_itself(plan: SparsePlan) -> None:
     assert plan.num_slots == 2
     assert plan.demand.tolist() == [[3, 1]]
     assert plan.load.tolist() == [[2, 1]]
+    assert plan.expert_share.tolist() == [[[1, 0], [0, 0], [1, 1]]]
     assert plan.served.tolist() == [[1, 0, 2]]
+    assert plan.dropped.tolist() == [[False, True, False]]
+
+
+def test_mixing_of_a_sparse_plan_by_hand(plan: SparsePlan) -> None:
+    # Three filled slots hold tokens 2, 0, 2: of the three pairs one is alike.
+    mixing = plan.mixing()
+    assert (mixing.slot_entropy.item(), mixing.token_share.item()) == (0, 1)
+    assert mixing.slot_similarity.item() == pytest.approx(1 / 3)
 
 
 def test_slots_of_a_group_are_contiguous() -> None:
@@ -85,7 +96,30 @@ def test_what_a_soft_plan_says_of_itself(soft: SoftPlan) -> None:
     assert soft.gates.tolist() == [[[0.125, 0.875], [0.75, 0.25]]]
     assert soft.demand.tolist() == [[0.875, 1.125]]
     assert soft.load.tolist() == [[1, 1]]
-    assert soft.served.tolist() == [[0.75, 1.25]]
+    # Of two tokens an even share is half a slot: token 0 has half of that of expert 0 and all of expert 1's.
+    assert soft.expert_share.tolist() == [[[0.5, 1], [1.5, 1]]]
+    assert soft.served.tolist() == [[1, 2]]
+    assert soft.dropped.tolist() == [[False, False]]
+
+
+def test_mixing_of_a_soft_plan_by_hand(soft: SoftPlan) -> None:
+    mixing = soft.mixing()
+    quarters = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / math.log(2)
+    assert mixing.slot_entropy.item() == pytest.approx((quarters + 1) / 2)
+    assert mixing.token_share.item() == pytest.approx((0.75 + 0.5) / 2)
+    # (1, 3) and (1, 1) enclose the cosine 4 / sqrt(20).
+    assert mixing.slot_similarity.item() == pytest.approx(4 / math.sqrt(20))
+
+
+def test_the_mixing_of_a_sparse_plan_is_that_of_its_dense_tensors() -> None:
+    gates = torch.randn(3, 12, 4).softmax(-1)
+    plan = seat_by_token(gates, gates, top_k=2, capacity=4, batch_priority=False, normalize_combine=False)
+    for group, (dispatch, filled) in enumerate(zip(plan.dense()[0], plan.filled, strict=True)):
+        mixtures = dispatch[:, filled][None, :, :, None]
+        soft = SoftPlan(mixtures, mixtures).mixing()
+        assert soft.slot_entropy.item() == 0
+        assert soft.token_share.item() == 1
+        assert soft.slot_similarity.item() == pytest.approx(plan.mixing().slot_similarity[group].item())
 
 
 @pytest.mark.parametrize("slots", [torch.bfloat16, torch.float16])

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def by_token(gates: list[list[float]], **settings: Any):
     """The plan of one group that is seated by its gates."""
     scores = torch.tensor([gates])
-    return seat_by_token(scores, scores, **{"top_k": 1, "batch_priority": False, **settings})
+    return seat_by_token(
+        scores, scores, **{"top_k": 1, "batch_priority": False, "normalize_combine": False, **settings}
+    )
 
 
 def test_who_comes_last_is_dropped() -> None:
@@ -76,14 +78,14 @@ def test_scores_choose_and_gates_weigh() -> None:
     # The scores send token 0 to expert 1 and give token 1 the precedence; the weights are the gates'.
     scores = torch.tensor([[[0.1, 0.4], [0.2, 0.8]]])
     gates = torch.tensor([[[0.9, 0.1], [0.7, 0.3]]])
-    plan = seat_by_token(scores, gates, top_k=1, capacity=2, batch_priority=True)
+    plan = seat_by_token(scores, gates, top_k=1, capacity=2, batch_priority=True, normalize_combine=False)
     assert plan.token.tolist() == [[[0, 0], [1, 0]]]
     torch.testing.assert_close(plan.weight, torch.tensor([[[0.0, 0.0], [0.3, 0.1]]]))
 
 
 def test_groups_are_seated_alone() -> None:
     gates = torch.tensor([[[0.9, 0.1], [0.8, 0.2]], [[0.3, 0.7], [0.4, 0.6]]])
-    plan = seat_by_token(gates, gates, top_k=1, capacity=1, batch_priority=False)
+    plan = seat_by_token(gates, gates, top_k=1, capacity=1, batch_priority=False, normalize_combine=False)
     assert plan.filled.tolist() == [[[True], [False]], [[False], [True]]]
     assert plan.token.tolist() == [[[0], [0]], [[0], [0]]]
     assert plan.demand.tolist() == [[2, 0], [0, 2]]
@@ -93,7 +95,7 @@ def test_experts_take_their_best_tokens_and_of_equals_the_first() -> None:
     # Expert 0 has 0.7 twice and takes tokens 1 and 2 in this order; expert 1 takes 0, and of the equal 1 and
     # 2 the first. Token 2 is held once, token 1 twice. Token 0 leans to none: the lower expert counts.
     gates = torch.tensor([[[0.5, 0.5], [0.7, 0.3], [0.7, 0.3]]])
-    plan = seat_by_expert(gates, gates, capacity=2)
+    plan = seat_by_expert(gates, gates, capacity=2, normalize_combine=False)
     assert plan.token.tolist() == [[[1, 2], [0, 1]]]
     torch.testing.assert_close(plan.weight, torch.tensor([[[0.7, 0.7], [0.5, 0.3]]]))
     assert plan.filled.all()
@@ -107,7 +109,7 @@ def test_experts_take_by_scores_and_weigh_by_gates() -> None:
     # expert takes its own.
     scores = torch.tensor([[[0.9, 0.1], [0.2, 0.8]]])
     gates = torch.tensor([[[0.4, 0.6], [0.3, 0.7]]])
-    plan = seat_by_expert(scores, gates, capacity=1)
+    plan = seat_by_expert(scores, gates, capacity=1, normalize_combine=False)
     assert plan.token.tolist() == [[[0], [1]]]
     torch.testing.assert_close(plan.weight, torch.tensor([[[0.4], [0.7]]]))
     assert plan.demand.tolist() == [[0, 2]]
@@ -115,13 +117,13 @@ def test_experts_take_by_scores_and_weigh_by_gates() -> None:
 
 def test_a_token_that_no_expert_takes_is_dropped() -> None:
     gates = torch.tensor([[[0.6, 0.4], [0.9, 0.1], [0.1, 0.9]]])
-    assert seat_by_expert(gates, gates, capacity=1).served.tolist() == [[0, 1, 1]]
+    assert seat_by_expert(gates, gates, capacity=1, normalize_combine=False).served.tolist() == [[0, 1, 1]]
 
 
 def test_weights_carry_the_gradient_of_the_gates_alone() -> None:
     scores = torch.tensor([[[0.6, 0.4], [0.9, 0.1]]], requires_grad=True)
     gates = torch.tensor([[[0.6, 0.4], [0.9, 0.1]]], requires_grad=True)
-    plan = seat_by_token(scores, gates, top_k=1, capacity=1, batch_priority=False)
+    plan = seat_by_token(scores, gates, top_k=1, capacity=1, batch_priority=False, normalize_combine=False)
     plan.weight.sum().backward()
     assert scores.grad is None
     assert gates.grad is not None
@@ -175,7 +177,9 @@ def test_seating_by_token_is_that_of_plain_loops(scores: list[list[int]], data: 
     capacity = data.draw(st.integers(1, len(scores)))
     batch_priority = data.draw(st.booleans())
     values = torch.tensor([scores], dtype=torch.float32)
-    plan = seat_by_token(values, values, top_k=top_k, capacity=capacity, batch_priority=batch_priority)
+    plan = seat_by_token(
+        values, values, top_k=top_k, capacity=capacity, batch_priority=batch_priority, normalize_combine=False
+    )
     assert seats_of(plan.token, plan.filled) == seats_by_loops(scores, top_k, capacity, batch_priority)
     assert plan.demand.sum() == len(scores) * top_k
     # Without drops load is demand; with them it ends at the capacity.
@@ -186,7 +190,7 @@ def test_seating_by_token_is_that_of_plain_loops(scores: list[list[int]], data: 
 def test_seating_by_expert_is_that_of_plain_loops(scores: list[list[int]], data: st.DataObject) -> None:
     capacity = data.draw(st.integers(1, len(scores)))
     values = torch.tensor([scores], dtype=torch.float32)
-    plan = seat_by_expert(values, values, capacity=capacity)
+    plan = seat_by_expert(values, values, capacity=capacity, normalize_combine=False)
     columns = list(zip(*scores, strict=True))
     expected = [sorted(range(len(c)), key=lambda s, c=c: (-c[s], s))[:capacity] for c in columns]
     assert plan.token.tolist() == [expected]

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from routerbench.build import build_backbone, build_router, sparsify
 from routerbench.moe.layer import ChannelsFirst, MoE
-from routerbench.moe.surgery import input_size, mlp_blocks, moe_layers, place, replace_mlps, take_shape
+from routerbench.moe.surgery import blank_images, input_size, mlp_blocks, moe_layers, place, replace_mlps
 
 VIT = [f"blocks.{i}" for i in range(12)]
 # 3, 3, 9 and 3 blocks: 18 in all, the last of the stages being 2, 5, 14 and 17.
@@ -175,7 +175,7 @@ def test_blank_images_show_every_layer_a_routing() -> None:
     router = partial(build_router, "token_choice", num_experts=4)
     replace_mlps(backbone, [1, 4], lambda width: router(width=width), num_experts=4, group="image")
     assert [layer.routing for layer in moe_layers(backbone).values()] == [None, None]
-    take_shape(backbone, (64, 32), num_images=3)
+    backbone(blank_images(backbone, (64, 32), num_images=3))
     positions = {}
     for name, layer in moe_layers(backbone).items():
         assert layer.routing is not None

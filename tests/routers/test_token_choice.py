@@ -99,6 +99,7 @@ def test_queues_behind_the_last_slot(case: "Golden") -> None:
         top_k=meta["k"],
         capacity=meta["S"],
         batch_priority=meta["batch_priority"],
+        normalize_combine=False,
     )
     case.check("buffer_index", positions(plan, case.output("topk_index").long()))
 
@@ -172,7 +173,12 @@ def test_equal_gates(golden: "ReadGolden", dtype: torch.dtype) -> None:
     case = golden("tc_k2_ties_bpr", dtype)
     gates, k = case.output("gates"), case.meta["k"]
     plan = seat_by_token(
-        gates, gates, top_k=k, capacity=case.meta["capacity"], batch_priority=case.meta["batch_priority"]
+        gates,
+        gates,
+        top_k=k,
+        capacity=case.meta["capacity"],
+        batch_priority=case.meta["batch_priority"],
+        normalize_combine=False,
     )
     dispatch, combine = plan.dense()
     choice = largest(gates, k, dim=-1)
@@ -181,7 +187,9 @@ def test_equal_gates(golden: "ReadGolden", dtype: torch.dtype) -> None:
     case.check("dispatch_mask", dispatch)
     case.check("combine_weights", combine)
     case.check("kept", positions(plan, choice) >= 0)
-    everyone = seat_by_token(gates, gates, top_k=k, capacity=case.meta["S"], batch_priority=True)
+    everyone = seat_by_token(
+        gates, gates, top_k=k, capacity=case.meta["S"], batch_priority=True, normalize_combine=False
+    )
     case.check("buffer_index", positions(everyone, choice))
     case.check("y", plan.combine(case.experts()(plan.dispatch(case.input("x")))))
     case.check("importance_loss", torch.stack([importance_loss(g[None]) for g in gates]))

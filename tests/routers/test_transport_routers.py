@@ -7,8 +7,8 @@ import torch
 
 from routerbench.build import build_router
 from routerbench.moe.plan import SparsePlan
-from routerbench.moe.router import SparseRouter
 from routerbench.moe.slots import seat_by_expert, seat_by_token
+from routerbench.moe.sparse import SparseRouter
 from routerbench.moe.transport import sinkhorn_plan, sparse_plan
 
 ROUTERS = ("sinkhorn_token_choice", "sinkhorn_expert_choice", "sparse_expert_choice")
@@ -22,18 +22,24 @@ def plan_of(router: SparseRouter, tokens: torch.Tensor) -> SparsePlan:
     return cast("SparsePlan", router(tokens).plan)
 
 
+def seated(router: SparseRouter, logits: torch.Tensor) -> SparsePlan:
+    """The plan of tokens with these logits."""
+    gates = logits.softmax(-1)
+    return router.seat(router.affinity(logits, gates), gates)
+
+
 def test_sinkhorn_token_choice_by_hand() -> None:
     # Weights 4 : 1 and 3 : 2: both tokens lean to expert 0. One iteration divides the columns by 7 and 3:
     # (4/7, 1/3) and (3/7, 2/3), so the plan sends token 1 to expert 1, at its gate of 2/5.
     logits = torch.tensor([[[4.0, 1.0], [3.0, 2.0]]]).log()
-    router = cast("SparseRouter", build_router("sinkhorn_token_choice", 1, 2, num_iterations=1))
-    plan = router.seat(logits, logits.softmax(-1), 1)
+    router = cast("SparseRouter", build_router("sinkhorn_token_choice", 1, 2, num_iterations=1, capacity=1))
+    plan = seated(router, logits)
     assert plan.token.tolist() == [[[0], [1]]]
     assert plan.filled.all()
     torch.testing.assert_close(plan.weight, torch.tensor([[[0.8], [0.4]]]))
     # Softmax Token Choice drops token 1.
     gates = logits.softmax(-1)
-    dropped = seat_by_token(gates, gates, top_k=1, capacity=1, batch_priority=False)
+    dropped = seat_by_token(gates, gates, top_k=1, capacity=1, batch_priority=False, normalize_combine=False)
     assert dropped.served.tolist() == [[1, 0]]
 
 
@@ -42,8 +48,8 @@ def test_sinkhorn_token_choice_with_batch_priority_by_hand() -> None:
     # and 12, so odds of 4.5 and 6 become 3.375 and 4.5: token 1 is the surer one.
     logits = torch.tensor([[[9.0, 2.0], [6.0, 1.0], [1.0, 9.0]]]).log()
     for batch_priority, first in ((True, 1), (False, 0)):
-        router = build_router("sinkhorn_token_choice", 1, 2, num_iterations=1, batch_priority=batch_priority)
-        plan = cast("SparseRouter", router).seat(logits, logits.softmax(-1), 1)
+        settings = {"num_iterations": 1, "batch_priority": batch_priority, "capacity": 1}
+        plan = seated(cast("SparseRouter", build_router("sinkhorn_token_choice", 1, 2, **settings)), logits)
         assert plan.token.tolist() == [[[first], [2]]]
 
 
@@ -56,12 +62,19 @@ def test_sinkhorn_token_choice_seats_by_the_plan(batch_priority: bool) -> None:
     logits = router.scorer(tokens).clean
     gates = logits.softmax(-1)
     expected = seat_by_token(
-        sinkhorn_plan(logits, 7, 0.5), gates, top_k=2, capacity=8, batch_priority=batch_priority
+        sinkhorn_plan(logits, 7, 0.5),
+        gates,
+        top_k=2,
+        capacity=8,
+        batch_priority=batch_priority,
+        normalize_combine=False,
     )
     plan = plan_of(router, tokens)
     assert torch.equal(plan.token, expected.token)
     assert torch.equal(plan.weight, expected.weight)
-    by_gates = seat_by_token(gates, gates, top_k=2, capacity=8, batch_priority=batch_priority)
+    by_gates = seat_by_token(
+        gates, gates, top_k=2, capacity=8, batch_priority=batch_priority, normalize_combine=False
+    )
     assert not torch.equal(plan.token, by_gates.token)
 
 
@@ -70,29 +83,33 @@ def test_sinkhorn_expert_choice_seats_by_the_plan() -> None:
     tokens = 3 * torch.randn(2, 16, 8)
     logits = router.scorer(tokens).clean
     gates = logits.softmax(-1)
-    expected = seat_by_expert(sinkhorn_plan(logits, 7, 0.5), gates, capacity=4)
+    expected = seat_by_expert(sinkhorn_plan(logits, 7, 0.5), gates, capacity=4, normalize_combine=False)
     plan = plan_of(router, tokens)
     assert torch.equal(plan.token, expected.token)
     assert torch.equal(plan.weight, expected.weight)
-    assert not torch.equal(plan.token, seat_by_expert(gates, gates, capacity=4).token)
+    assert not torch.equal(
+        plan.token, seat_by_expert(gates, gates, capacity=4, normalize_combine=False).token
+    )
 
 
 def test_sparse_expert_choice_seats_by_the_plan() -> None:
     router = router_of("sparse_expert_choice", num_iterations=9, learning_rate=0.1)
     tokens = 3 * torch.randn(2, 16, 8)
     gates = router.scorer(tokens).clean.softmax(-1)
-    expected = seat_by_expert(sparse_plan(gates, 4, 9, 0.1), gates, capacity=4)
+    expected = seat_by_expert(sparse_plan(gates, 4, 9, 0.1), gates, capacity=4, normalize_combine=False)
     plan = plan_of(router, tokens)
     assert torch.equal(plan.token, expected.token)
     assert torch.equal(plan.weight, expected.weight)
-    assert not torch.equal(plan.token, seat_by_expert(gates, gates, capacity=4).token)
+    assert not torch.equal(
+        plan.token, seat_by_expert(gates, gates, capacity=4, normalize_combine=False).token
+    )
 
 
 def test_zeros_of_a_sparse_plan_fill_what_slots_are_left() -> None:
     # Each token is sure of its expert, so the plan is the identity; two slots each take the other token too.
     gates = torch.eye(2)[None]
-    router = cast("SparseRouter", build_router("sparse_expert_choice", 1, 2))
-    plan = router.seat(gates.log(), gates, 2)
+    router = cast("SparseRouter", build_router("sparse_expert_choice", 1, 2, capacity=2))
+    plan = seated(router, gates.log())
     assert plan.token.tolist() == [[[0, 1], [1, 0]]]
     assert plan.weight.tolist() == [[[1, 0], [1, 0]]]
     assert plan.filled.all()
@@ -106,11 +123,10 @@ def test_the_noise_of_training_enters_the_plan(name: str) -> None:
     plan = plan_of(router, tokens)
     torch.manual_seed(1)
     logits = router.scorer(tokens)
-    gates = logits.noisy.softmax(-1)
-    expected = router.seat(logits.noisy, gates, 4)
+    expected = seated(router, logits.noisy)
     assert torch.equal(plan.token, expected.token)
     assert torch.equal(plan.weight, expected.weight)
-    assert not torch.equal(plan.token, router.seat(logits.clean, gates, 4).token)
+    assert not torch.equal(plan.token, seated(router, logits.clean).token)
 
 
 @pytest.mark.parametrize("name", ROUTERS)
