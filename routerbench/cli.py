@@ -72,6 +72,8 @@ def train(words: list[str]) -> int:
 
     from routerbench import compose
 
+    if arguments.config_dir:  # a router of the user stands beside its yaml
+        sys.path.insert(0, str(Path(arguments.config_dir).resolve()))
     shown = ("help", "hydra_help", "cfg", "info", "shell_completion")
     try:
         if any(getattr(arguments, option) for option in shown):

@@ -72,7 +72,7 @@ def write_maps(folder: Path, maps: dict[str, NDArray[np.float32]]) -> None:
     """Write `routing.npz`: the maps of every MoE layer by `<block>/<map>`; nothing where there are none."""
     if maps:
         with _replaced(folder / "routing.npz") as path, path.open("wb") as file:
-            np.savez_compressed(file, **maps)
+            np.savez_compressed(file, allow_pickle=False, **maps)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,17 +11,18 @@ from torch import nn
 import routerbench as rb
 from routerbench.build import build_backbone, build_router, configured_router, sparsify
 from routerbench.config import conf_dir
-from routerbench.moe.router import SparseRouter
+from routerbench.moe.sparse import SparseRouter
 from routerbench.routers.soft import Soft
 from routerbench.routers.token_choice import TokenChoice
 
 ROUTERS = (
-    "expert_choice, hash, random, sinkhorn_expert_choice, sinkhorn_token_choice, soft, sparse_expert_choice, "
-    "token_choice"
+    "expert_choice, hash, random, sigmoid_bias, sinkhorn_expert_choice, sinkhorn_token_choice, soft, "
+    "soft_identity, sparse_expert_choice, sparse_token_choice, token_choice, uniform"
 )
 SPARSE_SETTINGS = (
-    "noise_std, importance_weight, load_weight, gshard_weight, z_weight, capacity_factor, capacity, "
-    "capacity_rounding, capacity_multiple_of"
+    "scorer, projection_width, temperature, noise_std, normalize_combine, importance_weight, load_weight, "
+    "gshard_weight, z_weight, capacity_factor, capacity, capacity_rounding, capacity_multiple_of, "
+    "capacity_factor_eval"
 )
 
 
@@ -78,6 +79,7 @@ MY_ROUTER = {
     "name": "mine",
     "_target_": "routerbench.routers.soft.Soft",
     "slots_per_expert": 2,
+    "noise_std": 0.0,
     "capacity_factor": 1.0,
     "capacity_rounding": "ceil",
     "capacity_multiple_of": 1,
@@ -126,8 +128,8 @@ def test_a_target_that_is_no_router() -> None:
         (
             "soft",
             {"_target_": "x"},
-            "_target_=x is not a setting of router=soft, which has: slots_per_expert, capacity_factor, "
-            "capacity_rounding, capacity_multiple_of",
+            "_target_=x is not a setting of router=soft, which has: slots_per_expert, noise_std, "
+            "capacity_factor, capacity_rounding, capacity_multiple_of",
         ),
         ("token_choice", {"top_k": 5}, "top_k=5 is more than num_experts=4: give at most that"),
         ("token_choice", {"top_k": 0}, "top_k=0 must be a whole number of at least 1"),
@@ -186,8 +188,8 @@ def test_a_router_needs_an_expert(router: str) -> None:
         (
             "token_choice",
             {"topk": 2},
-            "topk=2 is not a setting of router=token_choice, which has: top_k, batch_priority, "
-            f"{SPARSE_SETTINGS} (did you mean top_k?)",
+            "topk=2 is not a setting of router=token_choice, which has: top_k, top_k_eval, "
+            f"batch_priority, {SPARSE_SETTINGS}, dropless (did you mean top_k?)",
         ),
         ("token_choice", {"group": 0}, "group=0 is neither image nor a number of images"),
         ("soft", {"group": 2}, "group=2 would mix images: Soft routes each alone, group=image"),

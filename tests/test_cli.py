@@ -14,8 +14,8 @@ from routerbench import cli, experiment
 VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
 TINY = ("data=digits", "augment=none", "epochs=1", VIT, "num_experts=4", "runtime.threads=1")
 ROUTERS = (
-    "dense, expert_choice, hash, random, sinkhorn_expert_choice, sinkhorn_token_choice, soft, "
-    "sparse_expert_choice, token_choice"
+    "dense, expert_choice, hash, random, sigmoid_bias, sinkhorn_expert_choice, sinkhorn_token_choice, soft, "
+    "soft_identity, sparse_expert_choice, sparse_token_choice, token_choice, uniform"
 )
 PLACEMENTS = "last_2, every_2, last_half, stage, none"
 EXTENSIONS = ".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp"

@@ -10,17 +10,21 @@ from omegaconf import DictConfig, OmegaConf
 from routerbench import cli
 from routerbench.compose import cells
 
-OPTIM_HAS = "optim has: name, lr, weight_decay, clip_grad, schedule, warmup_epochs, warmup_lr, min_lr"
+OPTIM_HAS = (
+    "optim has: name, lr, weight_decay, clip_grad, accumulation_steps, schedule, "
+    "warmup_epochs, warmup_lr, min_lr"
+)
 SETTINGS = (
     "settings are: router, model, placement, num_experts, capacity_factor, group, seed, data, augment, "
     "epochs, batch_size, optim, precision, eval_every, runtime"
 )
 ROUTERS = (
-    "dense, expert_choice, hash, random, sinkhorn_expert_choice, sinkhorn_token_choice, soft, "
-    "sparse_expert_choice, token_choice"
+    "dense, expert_choice, hash, random, sigmoid_bias, sinkhorn_expert_choice, sinkhorn_token_choice, soft, "
+    "soft_identity, sparse_expert_choice, sparse_token_choice, token_choice, uniform"
 )
 SOFT_HAS = (
-    "router has: name, _target_, slots_per_expert, capacity_factor, capacity_rounding, capacity_multiple_of"
+    "router has: name, _target_, slots_per_expert, noise_std, capacity_factor, capacity_rounding, "
+    "capacity_multiple_of"
 )
 
 
@@ -99,7 +103,10 @@ def test_a_configuration_is_without_hydra_and_whole() -> None:
             ["router=soft", "router.slot_per_expert=2"],
             f"router.slot_per_expert=2 is not a setting (did you mean slots_per_expert?); {SOFT_HAS}",
         ),
-        (["router=soft", "router.noise_std=0"], f"router.noise_std=0 is not a setting; {SOFT_HAS}"),
+        (
+            ["router=soft", "router.batch_priority=true"],
+            f"router.batch_priority=true is not a setting; {SOFT_HAS}",
+        ),
         (["+epoch=3"], "+epoch=3: epoch is not a setting"),
         (["+router.topk=3"], "+router.topk=3: router.topk is not a setting"),
         (["epochs=abc"], "epochs=abc: Value 'abc' of type 'str' could not be converted to Integer"),
@@ -123,5 +130,5 @@ def test_an_error_in_one_of_many_cells_is_the_same_line() -> None:
     text = f"router=sofd is not one of: {ROUTERS} (did you mean soft?)"
     assert refused("router=soft,sofd", "seed=0,1", multirun=True) == text
     assert refused("epoch=3", "seed=0,1", multirun=True).startswith("epoch=3 is not a setting (did you mean")
-    text = f"router.noise_std=0 is not a setting; {SOFT_HAS}"
-    assert refused("router=expert_choice,soft", "router.noise_std=0,1", multirun=True) == text
+    text = f"router.capacity=2 is not a setting; {SOFT_HAS}"
+    assert refused("router=expert_choice,soft", "router.capacity=2,3", multirun=True) == text

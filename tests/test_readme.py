@@ -36,21 +36,3 @@ def test_notebook_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     names: dict[str, object] = {}
     exec(notebook, names)
     assert tuple(names["logits"].shape) == (2, 1000)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def test_added_router_routes(tmp_path: Path) -> None:
-    import torch
-
-    added = next(code for code in CODE if "class FirstCome" in code)
-    names: dict[str, object] = {"__name__": "first_come"}
-    exec(added, names)
-    shared = {
-        "capacity": None,
-        "capacity_rounding": "ceil",
-        "capacity_multiple_of": 1,
-        "capacity_factor": 1.0,
-    }
-    no_losses = dict.fromkeys(("importance_weight", "load_weight", "gshard_weight", "z_weight"), 0.0)
-    router = names["FirstCome"](4, 2, noise_std=0.0, **shared, **no_losses)  # pyright: ignore[reportCallIssue]
-    # Four tokens, two experts with two slots: the first takes tokens 0 and 1, the second 2 and 3.
-    assert router(torch.randn(1, 4, 4)).plan.token.tolist() == [[[0, 1], [2, 3]]]

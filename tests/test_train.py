@@ -107,6 +107,51 @@ def test_losses_of_the_layers_are_summed_by_name() -> None:
         torch.testing.assert_close(found[name], sum(routing.losses[name] for routing in layers if routing))
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_is_the_mean_of_its_parts(parts: int) -> None:
+    # Routers decide for every image alone, so the parts of a batch have the losses of the whole.
+    model = moe_vit(noise_std=0.0, **LOSSES)
+    whole, before = copy.deepcopy(model), copy.deepcopy(model)
+    images, labels = batch(8)
+    found = step(model, images, labels, accumulation_steps=parts)
+    expected = step(whole, images, labels)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients(before, model), gradients(before, whole), atol=1e-5, rtol=1e-4)
+
+
+def test_a_part_with_fewer_images_counts_less() -> None:
+    model = moe_vit(noise_std=0.0, **LOSSES)
+    whole = copy.deepcopy(model)
+    images, labels = batch(5)
+    torch.testing.assert_close(step(model, images, labels, accumulation_steps=2), step(whole, images, labels))
+
+
+def test_the_losses_are_there_once_under_activation_checkpointing() -> None:
+    model = moe_vit(**LOSSES)
+    plain, before = copy.deepcopy(model), copy.deepcopy(model)
+    model.set_grad_checkpointing(True)  # pyright: ignore[reportCallIssue]
+    images, labels = batch()
+    torch.manual_seed(1)
+    found = step(model, images, labels, accumulation_steps=2)
+    torch.manual_seed(1)
+    expected = step(plain, images, labels, accumulation_steps=2)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients(before, model), gradients(before, plain), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_balancing_bias_moves_once_a_step(parts: int) -> None:
+    model = build_backbone("pocket_vit", 10, 32, depth=1, embed_dim=16, num_heads=2)
+    sparsify(model, "sigmoid_bias", 4, [0], bias_update_rate=0.125).train()
+    (layer,) = moe_layers(model).values()
+    for number in (1, 2):
+        step(model, *batch(), lr=0.0, accumulation_steps=parts)
+        bias = layer.router.state_dict()["bias"]
+        assert set((bias / 0.125).abs().tolist()) <= {0.0, *(float(n) for n in range(1, number + 1))}
+        assert bias.any()
+        assert not layer.router.state_dict()["asked"].any()
+
+
 def test_a_step_does_not_add_to_the_gradient_of_the_one_before() -> None:
     model = moe_vit(noise_std=0.0)
     images, labels = batch()

@@ -12,6 +12,8 @@ from torch.testing import assert_close
 from routerbench.moe.losses import LossWeights, gshard_loss, importance_loss, load_loss, z_loss
 from routerbench.moe.scorer import Logits
 
+NOISE = 0.25 * torch.randn(2, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
 
 def test_importance_by_hand() -> None:
     # Summed gates 1.5 and 0.5: mean 1, variance 0.25. The second group is in balance.
@@ -57,6 +59,21 @@ def test_a_balanced_router_pays_the_least(loss: Any) -> None:
     balanced = torch.eye(4).repeat(1, 2, 1)
     collapsed = torch.eye(4)[:1].repeat(1, 8, 1)
     assert loss(balanced) < loss(collapsed)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda logits: importance_loss(logits.softmax(-1)),
+        lambda logits: load_loss(logits, logits + NOISE, noise_std=0.25, top_k=2),
+        lambda logits: gshard_loss(logits.softmax(-1)),
+        z_loss,
+    ],
+    ids=["importance", "load", "gshard", "z"],
+)
+def test_gradients_agree_with_finite_differences(loss: Any) -> None:
+    logits = torch.randn(2, 6, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, (logits,))
 
 
 def logits_of(noise_std: float) -> Logits:
