@@ -130,5 +130,5 @@ def test_an_error_in_one_of_many_cells_is_the_same_line() -> None:
     text = f"router=sofd is not one of: {ROUTERS} (did you mean soft?)"
     assert refused("router=soft,sofd", "seed=0,1", multirun=True) == text
     assert refused("epoch=3", "seed=0,1", multirun=True).startswith("epoch=3 is not a setting (did you mean")
-    text = f"router.capacity=2 is not a setting; {SOFT_HAS}"
+    text = f"router.capacity=2 is not a setting (did you mean capacity_factor?); {SOFT_HAS}"
     assert refused("router=expert_choice,soft", "router.capacity=2,3", multirun=True) == text

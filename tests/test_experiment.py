@@ -38,7 +38,14 @@ TINY = (
     "runtime.threads=1",
 )
 MEASURED = {"images_per_second", "train_seconds", "peak_memory_gib"}
-COUNTED = {"flops_per_image", "params_total", "params_active", "slots_per_token"}
+COUNTED = {
+    "flops_per_image",
+    "flops_per_image_eval",
+    "params_total",
+    "params_active",
+    "slots_per_token",
+    "slots_per_token_eval",
+}
 
 Compose = Callable[..., DictConfig]
 
@@ -96,6 +103,7 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
         "config.yaml",
         "metrics.jsonl",
         "correct.npy",
+        "routing.npz",
         "record.json",
         "lock",
     }
@@ -119,6 +127,10 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     correct = np.load(folder / "correct.npy")
     assert correct.shape == (355,)
     assert record["metrics"]["test/top1"] == pytest.approx(correct.mean())
+    with np.load(folder / "routing.npz") as maps:
+        assert maps["blocks.1/share_by_class"].shape == (10, 4)
+        dropped = maps["blocks.1/dropped_by_position"].mean()
+    assert record["metrics"]["routing/blocks.1/dropped_fraction"] == pytest.approx(dropped, abs=1e-6)
     of_test = [{name: row[name] for name in record["metrics"]} for row in rows if "test/top1" in row]
     assert len(of_test) == 2
     assert of_test[-1] == record["metrics"]

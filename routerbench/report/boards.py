@@ -14,6 +14,8 @@ REFERENCES = (DENSE, "hash", "random")  # a router that does not beat them has l
 OF_MOE = ("placement", "num_experts", "capacity_factor", "group")  # the settings that a dense run has not
 IN_TITLE = ("data.name", "model.name", *OF_MOE, "epochs")
 EVALUATION = "evaluation at train capacity, raw weights"
+SOME_EVALUATED_OTHERWISE = "evaluation at train capacity unless a row says otherwise, raw weights"
+OF_EVALUATION = ("capacity_factor_eval", "top_k_eval", "dropless")  # of a router, where not as in training
 UNFINISHED, MIXED, FEWER_PAIRS = "†", "‡", "§"
 
 
@@ -63,7 +65,9 @@ def _without_moe(settings: Settings) -> dict[str, Any]:
 def _board(sparse: Sequence[Run], dense: Sequence[Run]) -> Board:
     runs = finished_last([*sparse, *dense])
     settings = _cell([*sparse, *dense][0])
-    board = Board(_title(settings), EVALUATION, settings, _rows(runs), ())
+    otherwise = any(_evaluated_otherwise(_router(run)) for run in runs)
+    evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION
+    board = Board(_title(settings), evaluation, settings, _rows(runs), ())
     return replace(board, notes=_notes(board, runs, len(sparse) + len(dense) - len(runs)))
 
 
@@ -90,10 +94,15 @@ def _router(run: Run) -> dict[str, Any]:
 
 
 def _label(router: Settings, routers: Sequence[Settings]) -> str:
-    """The router's name and those of its settings in which it differs from a namesake on the board."""
+    """The router's name, how it is evaluated, and its settings that differ from a namesake's on the board."""
     namesakes = [other for other in routers if other["name"] == router["name"]]
-    settings = [f"{name}={text_of(router.get(name))}" for name in _differing(namesakes)]
-    return " ".join([str(router["name"]), *settings])
+    names = sorted({*_differing(namesakes), *_evaluated_otherwise(router)})
+    return " ".join([str(router["name"]), *(f"{name}={text_of(router.get(name))}" for name in names)])
+
+
+def _evaluated_otherwise(router: Settings) -> list[str]:
+    """The settings by which a router is evaluated otherwise than it is trained."""
+    return [name for name in OF_EVALUATION if router.get(name) not in (None, False)]
 
 
 def _differing(settings: Sequence[Settings]) -> list[str]:

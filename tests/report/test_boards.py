@@ -55,6 +55,16 @@ def test_title_names_the_cell(results: Path, write_run: WriteRun) -> None:
     assert {board.subtitle for board in boards_of(results)} == {"evaluation at train capacity, raw weights"}
 
 
+def test_a_row_says_how_it_is_evaluated_when_not_as_it_is_trained(results: Path, write_run: WriteRun) -> None:
+    plain = {"capacity_factor_eval": None, "top_k_eval": None, "dropless": False}
+    write_run("token_choice", 0, 0.8, settings={**plain, "capacity_factor_eval": 4.0})
+    write_run("expert_choice", 0, 0.7, settings={"capacity_factor_eval": None})
+    write_run("hash", 0, 0.6, settings={"capacity_factor_eval": None, "dropless": True})
+    (board,) = boards_of(results)
+    assert labels(board) == ["hash dropless=true", "token_choice capacity_factor_eval=4", "expert_choice"]
+    assert board.subtitle == "evaluation at train capacity unless a row says otherwise, raw weights"
+
+
 def test_boards_of_one_title_name_what_differs(results: Path, write_run: WriteRun) -> None:
     write_run("soft", 0, 0.8, batch_size=64)
     write_run("soft", 0, 0.8, batch_size=128, augment={"flip": False})
