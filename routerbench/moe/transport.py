@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+SOLVERS = ("adam", "newton")
+
 
 @torch.no_grad()
 def sinkhorn_plan(
@@ -31,28 +33,79 @@ def sinkhorn_plan(
 
 
 def sparse_plan(
-    gates: Float[Tensor, "G S E"], capacity: int, num_iterations: int, learning_rate: float = 0.01
+    gates: Float[Tensor, "G S E"],
+    capacity: int,
+    num_iterations: int,
+    learning_rate: float = 0.01,
+    *,
+    solver: str = "adam",
+    tolerance: float = 1e-3,
 ) -> Float[Tensor, "G S E"]:
     """Sparsity-constrained transport: at most `capacity` tokens for each expert (Liu et al. 2023).
 
-    Minimises `<T, -gates> + ||T||^2 / 2`. Columns are exact; rows are as good as the solver made them.
+    Minimises `<T, -gates> + ||T||^2 / 2`. Columns are exact; rows are as good as the solver made them. "adam"
+    takes `num_iterations` steps with `learning_rate`, as published. "newton" stops once all rows are within
+    `tolerance` of their sum, and after `num_iterations` in each of its two parts at the latest.
+
+    A plan exists if and only if `capacity >= S/E + 1 - gcd(S, E)/E`: k experts that share tokens with one
+    another, and with no others, serve a whole number of tokens, by at least k - 1 entries more than tokens.
     """
     _, num_tokens, num_experts = gates.shape
-    return _semi_dual_plan(gates, 1.0, num_tokens / num_experts, capacity, num_iterations, learning_rate)
+    share = num_tokens / num_experts
+    return _sparse_columns(gates, 1.0, share, capacity, num_iterations, learning_rate, solver, tolerance)
 
 
 def sparse_plan_by_token(
-    gates: Float[Tensor, "G S E"], top_k: int, num_iterations: int, learning_rate: float = 0.01
+    gates: Float[Tensor, "G S E"],
+    top_k: int,
+    num_iterations: int,
+    learning_rate: float = 0.01,
+    *,
+    solver: str = "adam",
+    tolerance: float = 1e-3,
 ) -> Float[Tensor, "G S E"]:
-    """The Token Choice twin of `sparse_plan`: at most `top_k` experts for each token; rows are exact."""
+    """The Token Choice twin of `sparse_plan`: at most `top_k` experts for each token; rows are exact.
+
+    "newton" brings the columns within `tolerance` of S/E, relative to it.
+    """
     _, num_tokens, num_experts = gates.shape
+    share = num_tokens / num_experts
     transposed = gates.transpose(1, 2)
-    plan = _semi_dual_plan(transposed, num_tokens / num_experts, 1.0, top_k, num_iterations, learning_rate)
+    plan = _sparse_columns(transposed, share, 1.0, top_k, num_iterations, learning_rate, solver, tolerance)
     return plan.transpose(1, 2)
 
 
 @torch.no_grad()
-def _semi_dual_plan(
+def marginal_residuals(plan: Float[Tensor, "G S E"]) -> dict[str, Float[Tensor, ""]]:
+    """How far a plan is from its marginals: the largest deviation within a group, averaged over the groups.
+
+    `row_residual` is that of `|row sum - 1|`, `column_residual` that of `|column sum / (S/E) - 1|`.
+    """
+    _, num_tokens, num_experts = plan.shape
+    rows = (plan.sum(2) - 1).abs().amax(1)
+    columns = (plan.sum(1) * num_experts / num_tokens - 1).abs().amax(1)
+    return {"row_residual": rows.mean(), "column_residual": columns.mean()}
+
+
+def _sparse_columns(
+    gates: Float[Tensor, "G N M"],
+    row_sum: float,
+    column_sum: float,
+    num_nonzero: int,
+    num_iterations: int,
+    learning_rate: float,
+    solver: str,
+    tolerance: float,
+) -> Float[Tensor, "G N M"]:
+    """Plan with at most `num_nonzero` entries in each column, by the solver of that name."""
+    assert solver in SOLVERS, solver
+    if solver == "newton":
+        return _newton_plan(gates, row_sum, column_sum, num_nonzero, num_iterations, tolerance)
+    return _adam_plan(gates, row_sum, column_sum, num_nonzero, num_iterations, learning_rate)
+
+
+@torch.no_grad()
+def _adam_plan(
     gates: Float[Tensor, "G N M"],
     row_sum: float,
     column_sum: float,
@@ -60,7 +113,7 @@ def _semi_dual_plan(
     num_iterations: int,
     learning_rate: float,
 ) -> Float[Tensor, "G N M"]:
-    """Plan with at most `num_nonzero` entries in each column, by Adam on the semi-dual's row potentials."""
+    """Adam on the semi-dual's row potentials."""
     # The gradient of the semi-dual is made by hand: row sums minus marginal.
     potential = torch.nn.Parameter(gates.new_zeros(gates.shape[:2]))
     optimizer = torch.optim.Adam([potential], lr=learning_rate, betas=(0.9, 0.999), eps=1e-8)
@@ -69,6 +122,93 @@ def _semi_dual_plan(
         potential.grad = plan.sum(2) - row_sum
         optimizer.step()
     return _best_columns(gates + potential[..., None], column_sum, num_nonzero)
+
+
+@torch.no_grad()
+def _newton_plan(
+    gates: Float[Tensor, "G N M"],
+    row_sum: float,
+    column_sum: float,
+    num_nonzero: int,
+    num_iterations: int,
+    tolerance: float,
+) -> Float[Tensor, "G N M"]:
+    """Newton's method on two problems without a limit: one finds the places of the non-zeros, one fills them.
+
+    At the minimum of the semi-dual, entries tie for the last places of a column, and no choice among them may
+    give the rows their sum: its potentials alone do not make a plan. But a plan without a limit has the fewer
+    non-zeros the less it is regularised, so the places are those of one that keeps the limit unasked.
+    """
+    potential = gates.new_zeros(gates.shape[:2])
+    potential = _newton(gates, potential, row_sum, column_sum, num_nonzero, num_iterations, tolerance)
+    order = (gates + potential[..., None]).argsort(dim=1, descending=True, stable=True)
+    places = gates.scatter(1, order[:, num_nonzero:], -math.inf)
+    potential = _newton(places, potential, row_sum, column_sum, num_nonzero, num_iterations, tolerance)
+    return _best_columns(places + potential[..., None], column_sum, num_nonzero)
+
+
+def _newton(
+    gates: Float[Tensor, "G N M"],
+    potential: Float[Tensor, "G N"],
+    row_sum: float,
+    column_sum: float,
+    most: int,
+    num_iterations: int,
+    tolerance: float,
+) -> Float[Tensor, "G N"]:
+    """Potentials that give each row its sum, and columns at most `most` non-zeros, by damped Newton steps.
+
+    The regularisation of a group starts at 1, and is halved whenever its rows are within `tolerance` but a
+    column has more non-zeros. Groups do not see one another: one that has arrived stands still.
+    """
+    num_rows = gates.shape[1]
+    eps = torch.finfo(gates.dtype).eps
+    regularisation = torch.ones_like(potential[:, :1])
+    damping = torch.full_like(regularisation, 0.01)
+    plan = _best_columns(gates + potential[..., None], column_sum, num_rows)
+    for iteration in range(num_iterations):
+        excess = plan.sum(2) - row_sum
+        settled = excess.abs().amax(1, keepdim=True) < tolerance * row_sum
+        crowded = (plan > 0).sum(1).amax(1, keepdim=True) > most
+        # The question makes the host wait for the device, hence not in every iteration.
+        if iteration % 8 == 0 and not plan.is_meta and (settled & ~crowded).all():
+            break
+        regularisation = torch.where(settled & crowded, regularisation / 2, regularisation).clamp(min=eps)
+        step = regularisation * _newton_step((plan > 0).to(plan.dtype), excess, damping)
+        step = torch.where(settled, 0, step)
+        scores = (gates + (potential - step)[..., None]) / regularisation[..., None]
+        new_plan = _best_columns(scores, column_sum, num_rows)
+        # The semi-dual is convex: where its slope along the step has turned but little, it has fallen.
+        slope, new_slope = (excess * step).sum(1), ((new_plan.sum(2) - row_sum) * step).sum(1)
+        accepted = (new_slope >= -slope / 2)[:, None]
+        potential = torch.where(accepted, potential - step, potential)
+        plan = torch.where(accepted[..., None], new_plan, plan)
+        damping = torch.where(accepted, damping / 10, damping * 10).clamp(min=eps**0.5)
+    return potential
+
+
+def _newton_step(
+    support: Float[Tensor, "G N M"], excess: Float[Tensor, "G N"], damping: Float[Tensor, "G 1"]
+) -> Float[Tensor, "G N"]:
+    """Solve with the generalised Hessian `diag(row counts) - support diag(1 / column counts) support^T`."""
+    rows = support.sum(2).clamp(min=1) * (1 + damping)
+    columns = support.sum(1).clamp(min=1)
+    if support.shape[1] <= support.shape[2]:
+        return _solve(torch.diag_embed(rows) - _products((support / columns[:, None]).mT, support.mT), excess)
+    # By Woodbury's identity, M equations in place of N.
+    inner = torch.diag_embed(columns) - _products(support / rows[..., None], support)
+    shift = _solve(inner, (support * (excess / rows)[..., None]).sum(1))
+    return (excess + (support * shift[:, None]).sum(2)) / rows
+
+
+def _products(left: Float[Tensor, "G N M"], right: Float[Tensor, "G N M"]) -> Float[Tensor, "G M M"]:
+    """`right^T left` by sums, as a matrix product would be counted among the model's."""
+    return torch.stack([(left * column[..., None]).sum(1) for column in right.unbind(2)], dim=1)
+
+
+def _solve(matrix: Float[Tensor, "G K K"], right: Float[Tensor, "G K"]) -> Float[Tensor, "G K"]:
+    factor, _ = torch.linalg.cholesky_ex(matrix)
+    return torch.cholesky_solve(right[..., None], factor)[..., 0]
 
 
 def _best_columns(
