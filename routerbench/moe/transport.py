@@ -6,10 +6,13 @@ A plan decides who is seated; no gradient passes through it.
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 SOLVERS = ("adam", "newton")
+
+# Single precision knows the entries of a plan as little regularised as this to four digits.
+LEAST_REGULARISATION = 2.0**-10
 
 
 @torch.no_grad()
@@ -140,11 +143,12 @@ def _newton_plan(
     non-zeros the less it is regularised, so the places are those of one that keeps the limit unasked.
     """
     potential = gates.new_zeros(gates.shape[:2])
-    potential = _newton(gates, potential, row_sum, column_sum, num_nonzero, num_iterations, tolerance)
+    limits = (row_sum, column_sum, num_nonzero, num_iterations, tolerance)
+    gates, potential = _newton(gates, potential, *limits)
     order = (gates + potential[..., None]).argsort(dim=1, descending=True, stable=True)
-    places = gates.scatter(1, order[:, num_nonzero:], -math.inf)
-    potential = _newton(places, potential, row_sum, column_sum, num_nonzero, num_iterations, tolerance)
-    return _best_columns(places + potential[..., None], column_sum, num_nonzero)
+    gates = gates.scatter(1, order[:, num_nonzero:], -math.inf)
+    gates, potential = _newton(gates, potential, *limits)
+    return _best_columns(gates + potential[..., None], column_sum, num_nonzero)
 
 
 def _newton(
@@ -155,25 +159,30 @@ def _newton(
     most: int,
     num_iterations: int,
     tolerance: float,
-) -> Float[Tensor, "G N"]:
+) -> tuple[Float[Tensor, "G N M"], Float[Tensor, "G N"]]:
     """Potentials that give each row its sum, and columns at most `most` non-zeros, by damped Newton steps.
 
     The regularisation of a group starts at 1, and is halved whenever its rows are within `tolerance` but a
-    column has more non-zeros. Groups do not see one another: one that has arrived stands still.
+    column is crowded, having more non-zeros. In the end such columns lose their smallest entries instead, one
+    at a time: the gates that come back are -inf there. Groups do not see one another: one that has arrived
+    stands still.
     """
     num_rows = gates.shape[1]
-    eps = torch.finfo(gates.dtype).eps
+    least_damping = torch.finfo(gates.dtype).eps ** 0.5
     regularisation = torch.ones_like(potential[:, :1])
     damping = torch.full_like(regularisation, 0.01)
     plan = _best_columns(gates + potential[..., None], column_sum, num_rows)
     for iteration in range(num_iterations):
         excess = plan.sum(2) - row_sum
         settled = excess.abs().amax(1, keepdim=True) < tolerance * row_sum
-        crowded = (plan > 0).sum(1).amax(1, keepdim=True) > most
+        crowded = (plan > 0).sum(1, keepdim=True) > most
         # The question makes the host wait for the device, hence not in every iteration.
-        if iteration % 8 == 0 and not plan.is_meta and (settled & ~crowded).all():
+        if iteration % 8 == 0 and not plan.is_meta and (settled & ~crowded.any(2)).all():
             break
-        regularisation = torch.where(settled & crowded, regularisation / 2, regularisation).clamp(min=eps)
+        final = regularisation <= LEAST_REGULARISATION
+        gates = _without_least(gates, plan, crowded & (settled & final)[..., None])
+        halved = settled & ~final & crowded.any(2)
+        regularisation = torch.where(halved, regularisation / 2, regularisation)
         step = regularisation * _newton_step((plan > 0).to(plan.dtype), excess, damping)
         step = torch.where(settled, 0, step)
         scores = (gates + (potential - step)[..., None]) / regularisation[..., None]
@@ -183,8 +192,16 @@ def _newton(
         accepted = (new_slope >= -slope / 2)[:, None]
         potential = torch.where(accepted, potential - step, potential)
         plan = torch.where(accepted[..., None], new_plan, plan)
-        damping = torch.where(accepted, damping / 10, damping * 10).clamp(min=eps**0.5)
-    return potential
+        damping = torch.where(accepted, damping / 10, damping * 10).clamp(min=least_damping)
+    return gates, potential
+
+
+def _without_least(
+    gates: Float[Tensor, "G N M"], plan: Float[Tensor, "G N M"], columns: Bool[Tensor, "G 1 M"]
+) -> Float[Tensor, "G N M"]:
+    """Bar the smallest non-zero entry of these columns from the plan."""
+    least = torch.where(plan > 0, plan, math.inf).argmin(1, keepdim=True)
+    return gates.scatter(1, least, torch.where(columns, -math.inf, gates.gather(1, least)))
 
 
 def _newton_step(
