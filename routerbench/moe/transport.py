@@ -5,14 +5,20 @@ A plan decides who is seated; no gradient passes through it.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from routerbench.checks import check_count, check_one_of, check_positive
+from routerbench.moe.sparse_solvers import adam_columns, newton_columns
 
-SOLVERS = ("adam",)
+# What each solver of sparsity-constrained plans needs, and has where it is not said.
+SOLVERS: dict[str, dict[str, int | float]] = {
+    "adam": {"num_iterations": 20, "learning_rate": 0.01},
+    "newton": {"num_iterations": 500, "tolerance": 1e-3},
+}
 
 
 @dataclass(frozen=True)
@@ -32,40 +38,36 @@ class Sinkhorn:
         return sinkhorn_plan(logits, self.num_iterations, self.regularisation)
 
 
-@dataclass(frozen=True)
 class SparseTransport:
-    """A sparsity-constrained plan by at most `num_iterations` steps of the `solver`.
+    """A sparsity-constrained plan, by one of the solvers of `sparse_plan`.
 
-    That is `adam` with a `learning_rate`, as published, or one that ends at a `tolerance` of the marginals.
+    Raises ValueError for a setting that is out of its range, or means nothing to the solver.
     """
 
-    solver: str
-    num_iterations: int
-    learning_rate: float
-    tolerance: float
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a setting out of its range."""
-        check_one_of("solver", self.solver, SOLVERS)
-        check_count("num_iterations", self.num_iterations)
-        check_positive("learning_rate", self.learning_rate)
-        check_positive("tolerance", self.tolerance)
+    def __init__(
+        self,
+        solver: str,
+        num_iterations: int | None,
+        learning_rate: float | None,
+        tolerance: float | None,
+    ) -> None:
+        check_one_of("solver", solver, tuple(SOLVERS))
+        given = {"num_iterations": num_iterations, "learning_rate": learning_rate, "tolerance": tolerance}
+        given = {name: value for name, value in given.items() if value is not None}
+        for name, value in given.items():
+            if name not in SOLVERS[solver]:
+                raise ValueError(f"{name}={value} means nothing to solver={solver}: leave it out")
+            check = check_count if name == "num_iterations" else check_positive
+            check(name, value)
+        self.settings: dict[str, Any] = {"solver": solver, **SOLVERS[solver], **given}
 
     def by_expert(self, gates: Float[Tensor, "G S E"], capacity: int) -> Float[Tensor, "G S E"]:
         """The plan with at most `capacity` tokens for each expert."""
-        return sparse_plan(gates, capacity, self.num_iterations, self.learning_rate)
+        return sparse_plan(gates, capacity, **self.settings)
 
     def by_token(self, gates: Float[Tensor, "G S E"], top_k: int) -> Float[Tensor, "G S E"]:
         """The plan with at most `top_k` experts for each token."""
-        return sparse_plan_by_token(gates, top_k, self.num_iterations, self.learning_rate)
-
-
-def marginal_residuals(plan: Float[Tensor, "G S E"]) -> dict[str, Tensor]:
-    """Largest |row sum - 1| and |column sum / (S/E) - 1| of each group, averaged over groups."""
-    _, num_tokens, num_experts = plan.shape
-    rows = (plan.sum(2) - 1).abs().amax(1)
-    columns = (plan.sum(1) * (num_experts / num_tokens) - 1).abs().amax(1)
-    return {"row_residual": rows.mean(), "column_residual": columns.mean()}
+        return sparse_plan_by_token(gates, top_k, **self.settings)
 
 
 @torch.no_grad()
@@ -89,56 +91,72 @@ def sinkhorn_plan(
 
 
 def sparse_plan(
-    gates: Float[Tensor, "G S E"], capacity: int, num_iterations: int, learning_rate: float = 0.01
+    gates: Float[Tensor, "G S E"],
+    capacity: int,
+    num_iterations: int,
+    learning_rate: float = 0.01,
+    *,
+    solver: str = "adam",
+    tolerance: float = 1e-3,
 ) -> Float[Tensor, "G S E"]:
     """Sparsity-constrained transport: at most `capacity` tokens for each expert (Liu et al. 2023).
 
-    Minimises `<T, -gates> + ||T||^2 / 2`. Columns are exact; rows are as good as the solver made them.
+    Minimises `<T, -gates> + ||T||^2 / 2`. Columns are exact; rows are as good as the solver made them. "adam"
+    takes `num_iterations` steps with `learning_rate`, as published. "newton" stops once all rows are within
+    `tolerance` of their sum, and after `num_iterations` in each of its two parts at the latest.
+
+    A plan exists if and only if `capacity >= S/E + 1 - gcd(S, E)/E`: k experts that share tokens with one
+    another, and with no others, serve a whole number of tokens, by at least k - 1 entries more than tokens.
     """
     _, num_tokens, num_experts = gates.shape
-    return _semi_dual_plan(gates, 1.0, num_tokens / num_experts, capacity, num_iterations, learning_rate)
+    share = num_tokens / num_experts
+    return _sparse_columns(gates, 1.0, share, capacity, num_iterations, learning_rate, solver, tolerance)
 
 
 def sparse_plan_by_token(
-    gates: Float[Tensor, "G S E"], top_k: int, num_iterations: int, learning_rate: float = 0.01
+    gates: Float[Tensor, "G S E"],
+    top_k: int,
+    num_iterations: int,
+    learning_rate: float = 0.01,
+    *,
+    solver: str = "adam",
+    tolerance: float = 1e-3,
 ) -> Float[Tensor, "G S E"]:
-    """The Token Choice twin of `sparse_plan`: at most `top_k` experts for each token; rows are exact."""
+    """The Token Choice twin of `sparse_plan`: at most `top_k` experts for each token; rows are exact.
+
+    "newton" brings the columns within `tolerance` of S/E, relative to it.
+    """
     _, num_tokens, num_experts = gates.shape
+    share = num_tokens / num_experts
     transposed = gates.transpose(1, 2)
-    plan = _semi_dual_plan(transposed, num_tokens / num_experts, 1.0, top_k, num_iterations, learning_rate)
+    plan = _sparse_columns(transposed, share, 1.0, top_k, num_iterations, learning_rate, solver, tolerance)
     return plan.transpose(1, 2)
 
 
 @torch.no_grad()
-def _semi_dual_plan(
+def marginal_residuals(plan: Float[Tensor, "G S E"]) -> dict[str, Float[Tensor, ""]]:
+    """How far a plan is from its marginals: the largest deviation within a group, averaged over the groups.
+
+    `row_residual` is that of `|row sum - 1|`, `column_residual` that of `|column sum / (S/E) - 1|`.
+    """
+    _, num_tokens, num_experts = plan.shape
+    rows = (plan.sum(2) - 1).abs().amax(1)
+    columns = (plan.sum(1) * num_experts / num_tokens - 1).abs().amax(1)
+    return {"row_residual": rows.mean(), "column_residual": columns.mean()}
+
+
+def _sparse_columns(
     gates: Float[Tensor, "G N M"],
     row_sum: float,
     column_sum: float,
     num_nonzero: int,
     num_iterations: int,
     learning_rate: float,
+    solver: str,
+    tolerance: float,
 ) -> Float[Tensor, "G N M"]:
-    """Plan with at most `num_nonzero` entries in each column, by Adam on the semi-dual's row potentials."""
-    # The gradient of the semi-dual is made by hand: row sums minus marginal.
-    potential = torch.nn.Parameter(gates.new_zeros(gates.shape[:2]))
-    optimizer = torch.optim.Adam([potential], lr=learning_rate, betas=(0.9, 0.999), eps=1e-8)
-    for _ in range(num_iterations):
-        plan = _best_columns(gates + potential[..., None], column_sum, num_nonzero)
-        potential.grad = plan.sum(2) - row_sum
-        optimizer.step()
-    return _best_columns(gates + potential[..., None], column_sum, num_nonzero)
-
-
-def _best_columns(
-    scores: Float[Tensor, "G N M"], column_sum: float, num_nonzero: int
-) -> Float[Tensor, "G N M"]:
-    """Project the `num_nonzero` largest of each column, over `column_sum`, on the simplex, and scale back."""
-    # The row sums are a subgradient, and of equal entries the earlier is kept: hence the stable sort.
-    ordered, index = (scores / column_sum).sort(dim=1, descending=True, stable=True)
-    ordered, index = ordered[:, :num_nonzero], index[:, :num_nonzero]
-    rank = torch.arange(1, ordered.shape[1] + 1, device=scores.device, dtype=scores.dtype)[:, None]
-    excess = (ordered.cumsum(1) - 1) / rank
-    # At least one entry is above its excess, unless all are NaN: a diverged run must end as such, not here.
-    support = (ordered > excess).sum(1, keepdim=True).clamp(min=1)
-    share = (ordered - excess.gather(1, support - 1)).clamp(min=0)
-    return torch.zeros_like(scores).scatter(1, index, share) * column_sum
+    """Plan with at most `num_nonzero` entries in each column, by the solver of that name."""
+    assert solver in SOLVERS, solver
+    if solver == "newton":
+        return newton_columns(gates, row_sum, column_sum, num_nonzero, num_iterations, tolerance)
+    return adam_columns(gates, row_sum, column_sum, num_nonzero, num_iterations, learning_rate)

@@ -21,9 +21,9 @@ class SparseTokenChoice(TokenChoiceRouter):
         num_experts: int,
         *,
         solver: str,
-        num_iterations: int,
-        learning_rate: float,
-        tolerance: float,
+        num_iterations: int | None,
+        learning_rate: float | None,
+        tolerance: float | None,
         **settings: Any,
     ) -> None:
         super().__init__(width, num_experts, **settings)

@@ -91,7 +91,21 @@ def test_normalised_weights_of_extreme_logits_are_finite(name: str) -> None:
         ("uniform", {"slots_per_expert": 0}, "slots_per_expert=0 must be a whole number of at least 1"),
         ("sigmoid_bias", {"bias_update_rate": 0.0}, "bias_update_rate=0.0 must be a number above 0"),
         ("sparse_token_choice", {"solver": "sgd"}, "solver=sgd is not one of: "),
-        ("sparse_token_choice", {"tolerance": 0.0}, "tolerance=0.0 must be a number above 0"),
+        (
+            "sparse_token_choice",
+            {"solver": "newton", "tolerance": 0.0},
+            "tolerance=0.0 must be a number above 0",
+        ),
+        (
+            "sparse_expert_choice",
+            {"tolerance": 0.01},
+            "tolerance=0.01 means nothing to solver=adam: leave it out",
+        ),
+        (
+            "sparse_expert_choice",
+            {"solver": "newton", "learning_rate": 0.1},
+            "learning_rate=0.1 means nothing to solver=newton: leave it out",
+        ),
     ],
 )
 def test_settings_that_make_no_sense(name: str, settings: dict[str, Any], message: str) -> None:

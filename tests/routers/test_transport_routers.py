@@ -9,12 +9,12 @@ from routerbench.build import build_router
 from routerbench.moe.plan import SparsePlan
 from routerbench.moe.slots import seat_by_expert, seat_by_token
 from routerbench.moe.sparse import SparseRouter
-from routerbench.moe.transport import sinkhorn_plan, sparse_plan
+from routerbench.moe.transport import sinkhorn_plan, sparse_plan, sparse_plan_by_token
 
 ROUTERS = ("sinkhorn_token_choice", "sinkhorn_expert_choice", "sparse_expert_choice")
 
 
-def router_of(name: str, **settings: float) -> SparseRouter:
+def router_of(name: str, **settings: float | str) -> SparseRouter:
     return cast("SparseRouter", build_router(name, width=8, num_experts=4, **settings).eval())
 
 
@@ -143,3 +143,42 @@ def test_no_gradient_passes_through_the_plan(name: str) -> None:
     weight = gates.transpose(1, 2).gather(2, plan.token).masked_fill(~plan.filled, 0)
     weight.square().sum().backward()
     torch.testing.assert_close(scorer_weight.grad, through_gates)
+
+
+@pytest.mark.parametrize("name", [*ROUTERS, "sparse_token_choice"])
+def test_a_routing_says_how_far_its_plan_is_from_the_marginals(name: str) -> None:
+    router = router_of(name)
+    tokens = 3 * torch.randn(2, 16, 8)
+    routing = router(tokens)
+    logits = router.scorer(tokens).clean
+    plan = router.affinity(logits, logits.softmax(-1))
+    rows, columns = plan.sum(2), plan.sum(1) / 4
+    assert set(routing.measures) == {"row_residual", "column_residual"}
+    torch.testing.assert_close(routing.measures["row_residual"], (rows - 1).abs().amax(1).mean())
+    torch.testing.assert_close(routing.measures["column_residual"], (columns - 1).abs().amax(1).mean())
+    assert (
+        routing.measures["row_residual" if "expert" in name and "sparse" in name else "column_residual"]
+        > 1e-3
+    )
+
+
+@pytest.mark.parametrize("name", ["sparse_expert_choice", "sparse_token_choice"])
+def test_newton_keeps_the_marginals(name: str) -> None:
+    choices = {"top_k": 2} if "token" in name else {"capacity_factor": 1.5}
+    router = router_of(name, solver="newton", **choices)
+    measures = router(3 * torch.randn(2, 16, 8)).measures
+    assert measures["row_residual"] < 1e-3
+    assert measures["column_residual"] < 1e-3
+
+
+def test_sparse_token_choice_seats_by_the_plan() -> None:
+    router = router_of("sparse_token_choice", num_iterations=9, learning_rate=0.1, top_k=2)
+    tokens = 3 * torch.randn(2, 16, 8)
+    gates = router.scorer(tokens).clean.softmax(-1)
+    affinity = sparse_plan_by_token(gates, 2, 9, 0.1)
+    expected = seat_by_token(
+        affinity, gates, top_k=2, capacity=8, batch_priority=False, normalize_combine=False
+    )
+    plan = plan_of(router, tokens)
+    assert torch.equal(plan.token, expected.token)
+    assert torch.equal(plan.weight, expected.weight)
