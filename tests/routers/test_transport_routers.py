@@ -156,10 +156,8 @@ def test_a_routing_says_how_far_its_plan_is_from_the_marginals(name: str) -> Non
     assert set(routing.measures) == {"row_residual", "column_residual"}
     torch.testing.assert_close(routing.measures["row_residual"], (rows - 1).abs().amax(1).mean())
     torch.testing.assert_close(routing.measures["column_residual"], (columns - 1).abs().amax(1).mean())
-    assert (
-        routing.measures["row_residual" if "expert" in name and "sparse" in name else "column_residual"]
-        > 1e-3
-    )
+    if name.startswith("sparse"):  # twenty steps of Adam are far from the side that is not exact
+        assert max(routing.measures.values()) > 1e-2
 
 
 @pytest.mark.parametrize("name", ["sparse_expert_choice", "sparse_token_choice"])
