@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from routerbench.moe.sparse_solvers import plan_exists
 from routerbench.moe.transport import sparse_plan
 
 GROUPS = 8
@@ -23,11 +24,6 @@ CAPACITY_FACTORS = (0.5, 1.0, 1.05, 2.0)
 RUNS = (("adam", 20), ("adam", 200), ("adam", 2000), ("newton", 500))
 COLUMNS = ("tokens", "experts", "factor", "capacity", "a plan exists", "solver", "iterations")
 COLUMNS += ("median residual", "worst", f"within {TOLERANCE}", "time / adam 20")
-
-
-def plan_exists(num_tokens: int, num_experts: int, capacity: int) -> bool:
-    """Whether rows can sum to 1 and columns to S/E (see `sparse_plan`)."""
-    return capacity * num_experts >= num_tokens + num_experts - math.gcd(num_tokens, num_experts)
 
 
 def run(gates: torch.Tensor, capacity: int, solver: str, num_iterations: int) -> tuple[torch.Tensor, float]:

@@ -11,6 +11,17 @@ from torch import Tensor
 
 # Single precision knows the entries of a plan as little regularised as this to four digits.
 LEAST_REGULARISATION = 2.0**-10
+# Where rows cannot have their sum, further iterations bring them no nearer to it.
+MOST_ITERATIONS_WITHOUT_A_PLAN = 50
+
+
+def plan_exists(num_rows: int, num_columns: int, num_nonzero: int) -> bool:
+    """Whether all rows and columns can have their sums, with so many non-zeros in each column.
+
+    k columns that share rows with one another, and with no others, fill a whole number of rows, by at least
+    k - 1 entries more than rows.
+    """
+    return num_columns * num_nonzero >= num_rows + num_columns - math.gcd(num_rows, num_columns)
 
 
 @torch.no_grad()
@@ -48,6 +59,8 @@ def newton_columns(
     give the rows their sum: its potentials alone do not make a plan. But a plan without a limit has the fewer
     non-zeros the less it is regularised, so the places are those of one that keeps the limit unasked.
     """
+    if not plan_exists(gates.shape[1], gates.shape[2], num_nonzero):
+        num_iterations = min(num_iterations, MOST_ITERATIONS_WITHOUT_A_PLAN)
     potential = gates.new_zeros(gates.shape[:2])
     limits = (row_sum, column_sum, num_nonzero, num_iterations, tolerance)
     gates, potential = _newton(gates, potential, *limits)
