@@ -13,7 +13,10 @@ PACKAGE = Path(__file__).parent.parent / "routerbench"
 # The walk of the data: a module imports what stands above it.
 WALK = (
     {"moe.plan"},
-    {"moe.slots", "moe.scorer", "moe.transport", "moe.losses", "moe.router", "moe.experts"},
+    {"moe.slots", "moe.scorer", "moe.transport", "moe.losses", "moe.router"},
+    {"moe.hidden_norm"},
+    {"moe.dense_mlp"},
+    {"moe.experts"},
     {"moe.layer"},
     {"moe.surgery"},
     {"build", "costs", "metrics"},

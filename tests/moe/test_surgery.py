@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.layers import SwiGLU
+from timm.layers import GatedMlp
 from torch import nn
 from torch.testing import assert_close
 
 from routerbench.build import build_backbone, build_router, sparsify
+from routerbench.moe.experts import Experts
 from routerbench.moe.layer import ChannelsFirst, MoE
 from routerbench.moe.surgery import input_size, mlp_blocks, moe_layers, place, replace_mlps, take_shape
 
@@ -173,7 +174,8 @@ def test_blank_images_show_every_layer_a_routing() -> None:
     backbone = build_backbone("pocket_convnext", num_classes=10, image_size=32)
     blocks = list(mlp_blocks(backbone).values())
     router = partial(build_router, "token_choice", num_experts=4)
-    replace_mlps(backbone, [1, 4], lambda width: router(width=width), num_experts=4, group="image")
+    experts = partial(Experts.from_dense, num_experts=4)
+    replace_mlps(backbone, [1, 4], lambda width: router(width=width), experts, group="image")
     assert [layer.routing for layer in moe_layers(backbone).values()] == [None, None]
     take_shape(backbone, (64, 32), num_images=3)
     positions = {}
@@ -199,10 +201,10 @@ def test_image_size_of_a_model(model: str, arguments: dict[str, Any], expected: 
 
 
 def test_an_mlp_that_experts_cannot_replace_is_named() -> None:
-    backbone = build_backbone("pocket_vit", num_classes=10, image_size=32, mlp_layer=SwiGLU)
+    backbone = build_backbone("pocket_vit", num_classes=10, image_size=32, mlp_layer=GatedMlp)
     message = (
-        "blocks.3: experts cannot replace an MLP of class SwiGLU: "
-        "only timm's Mlp, ConvMlp, GlobalResponseNormMlp"
+        "blocks.3: experts cannot replace an MLP of class GatedMlp: "
+        "only timm's Mlp, ConvMlp, GlobalResponseNormMlp, GluMlp, SwiGLU"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         sparsify(backbone, "token_choice", 4, "last_2")
@@ -212,7 +214,7 @@ def test_a_layer_is_not_replaced_again() -> None:
     backbone = sparsify(build_backbone("pocket_vit", num_classes=10, image_size=32), "hash", 4, [5])
     message = (
         "blocks.5: experts cannot replace an MLP of class MoE: "
-        "only timm's Mlp, ConvMlp, GlobalResponseNormMlp"
+        "only timm's Mlp, ConvMlp, GlobalResponseNormMlp, GluMlp, SwiGLU"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         sparsify(backbone, "hash", 4, "last_2")
