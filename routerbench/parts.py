@@ -77,10 +77,8 @@ def load_weights(config: DictConfig, num_classes: int) -> Weights | None:
         try:
             return build_model(config, num_classes, pretrained=True).state_dict()
         except Exception as error:  # of the network, the hub or timm
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise ValueError(
-                f"model.weights=pretrained: no weights of model.name={name}: {reason}"
-            ) from error
+            reason = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
+            raise ValueError(f"model.weights=pretrained fails for model.name={name}: {reason}") from error
     weights = read_weights(Path(source))
     with torch.device("meta"):
         model = build_model(config, num_classes)
@@ -188,8 +186,10 @@ def optimizer_and_scheduler(
 
 def _check_images_fit(model: nn.Module, name: str, image_size: int) -> None:
     # A patch embedding leaves out, without a word, what is beyond its last whole patch.
-    patch: Any = to_2tuple(getattr(getattr(model, "patch_embed", None), "patch_size", 1))
-    side = patch[0]
+    embedding = getattr(model, "patch_embed", None)
+    patch: Any = to_2tuple(getattr(embedding, "patch_size", 1))
+    stride: Any = getattr(getattr(embedding, "proj", None), "stride", patch)
+    side = min(patch[0], stride[0])  # PVTv2's patches overlap
     if image_size % side:
         raise ValueError(
             f"model.name={name} cannot take data.image_size={image_size}: its patches are {side} x {side}, "
