@@ -103,10 +103,9 @@ def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
     num_classes = {}
     for data, config in {data_id(identity(config)): config for config in missing}.items():
         num_classes[data] = parts.load_data(config).num_classes
-    for (data, _), config in {
-        (data_id(identity(config)), str(identity(config)["model"])): config for config in missing
-    }.items():
-        parts.load_weights(config, num_classes[data])
+    models = {f"{data_id(identity(config))} {identity(config)['model']}": config for config in missing}
+    for config in models.values():
+        parts.load_weights(config, num_classes[data_id(identity(config))])
     console = Console()
     number = {
         run_id(identity(config)): index for index, config in reversed(list(enumerate(configs, start=1)))

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
-from routerbench.checks import check_count, check_not_negative, check_one_of, check_positive
+from routerbench.checks import check_count, check_flag, check_not_negative, check_one_of, check_positive
 
 MAX_SEED = 2**31 - 1  # numpy takes 32 bits, and an offset is added
 NOT_NEGATIVE = (
@@ -209,6 +209,7 @@ def check(config: DictConfig) -> None:
             f"group={group} does not tile the batch: batch_size={batch_size} is no multiple of it"
         )
     if not is_dense(config):
+        check_flag("extra_skip", config.extra_skip)
         _check_start(config.expert_init, config.model.weights)
     if config.optim.warmup_epochs > config.epochs:
         raise ValueError(

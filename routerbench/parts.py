@@ -109,7 +109,7 @@ def put_moe_layers(model: nn.Module, config: DictConfig) -> list[int]:
         lambda width: make_router(width=width),
         make_experts,
         config.group,
-        bool(config.extra_skip),
+        config.extra_skip,
     )
     return indices
 

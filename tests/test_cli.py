@@ -117,6 +117,11 @@ REFUSED = [
         "of a run",
     ),
     (
+        ["-m", "router=dense", "data=digits", "model.weights=null,pyproject.toml"],  # no run has begun
+        "model.weights=pyproject.toml does not exist: give pretrained, a file (.safetensors .pth .pt) or the "
+        "folder of a run",
+    ),
+    (
         ["model.name=pvt_v2_b0"],
         "stages.2.blocks.1: experts cannot replace an MLP of class MlpWithDepthwiseConv: its convolution "
         "dwconv mixes positions",

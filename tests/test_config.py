@@ -189,6 +189,7 @@ NO_PLACE = "is neither a name nor a list of blocks"
         (["placement=3"], f"placement=3 {NO_PLACE}"),
         (["data.path=/tmp"], "data.path=/tmp means nothing to data=landcover32: leave it out"),
         (["optim.expert_weight_decay=-1"], f"optim.expert_weight_decay=-1.0 {NOT_NEGATIVE}"),
+        (["extra_skip=null"], "extra_skip=None must be true or false"),
         (
             ["expert_init=upcycle"],
             "expert_init=upcycle has no dense weights to start from: give model.weights, or "

@@ -30,6 +30,7 @@ def drawn(mlp: nn.Module) -> Any:
 
 
 LAYER_NORM: Any = nn.LayerNorm
+NO_WEIGHTS: Any = partial(nn.LayerNorm, elementwise_affine=False)
 CHANNELS_LAST = {
     "Mlp": Mlp(8, 12, act_layer=GELU_TANH),
     "Mlp without biases": Mlp(8, 12, bias=False),
@@ -245,7 +246,7 @@ NO_NORM = "between its layers is no LayerNorm with weights and biases"
             f"experts cannot replace this Mlp: the BatchNorm1d {NO_NORM}",
         ),
         (
-            SwiGLU(8, 12, norm_layer=partial(nn.LayerNorm, elementwise_affine=False)),
+            SwiGLU(8, 12, norm_layer=NO_WEIGHTS),
             f"experts cannot replace this SwiGLU: the LayerNorm {NO_NORM}",
         ),
         (
@@ -285,7 +286,7 @@ def test_independent_experts_are_drawn_from_the_values_of_the_mlp(mlp: nn.Module
 
 
 def test_independent_experts_have_the_distribution_of_the_mlp() -> None:
-    mlp = Mlp(64, 128)
+    mlp: Any = Mlp(64, 128)
     nn.init.normal_(mlp.fc1.weight, mean=0.5, std=0.02)
     experts = Experts.from_dense(mlp, 4, expert_init="independent")
     for expert in experts.w1:

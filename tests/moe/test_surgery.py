@@ -259,7 +259,8 @@ def test_images_of_one_channel() -> None:
 def test_an_extra_skip_around_the_depthwise_convolution(name: str, arguments: dict[str, Any]) -> None:
     backbone: Any = build_backbone(name, num_classes=10, image_size=32, **arguments).eval()
     sparsify(backbone, "token_choice", 1, [5], extra_skip=True)
-    *others, block = mlp_blocks(backbone).values()
+    *others, last = mlp_blocks(backbone).values()
+    block: Any = last
     assert all(isinstance(other.conv_dw, nn.Conv2d) for other in others)
     conv, norm, moe = block.conv_dw.inner, block.norm, block.mlp
     assert (moe.moe if arguments else moe).routing is None

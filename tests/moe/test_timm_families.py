@@ -108,7 +108,8 @@ REFUSED = [
 @pytest.mark.parametrize(("name", "arguments", "side"), REPLACED, ids=[name for name, *_ in REPLACED])
 def test_experts_stand_in_for_the_mlp(name: str, arguments: dict[str, Any], side: int) -> None:
     model = timm.create_model(name, num_classes=5, **arguments)
-    suitable = [index for index, block in enumerate(mlp_blocks(model).values()) if not why_not(block.mlp)]
+    blocks: list[Any] = list(mlp_blocks(model).values())
+    suitable = [index for index, block in enumerate(blocks) if not why_not(block.mlp)]
     sparsify(model, "expert_choice", 2, [suitable[-1]])
     logits = model(torch.randn(2, 3, side, side))
     assert logits.shape == (2, 5)
