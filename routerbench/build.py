@@ -12,6 +12,7 @@ from torch import nn
 import routerbench.models  # noqa: F401  its backbones become known to timm
 from routerbench.checks import check_one_of, did_you_mean
 from routerbench.config import conf_dir
+from routerbench.moe.experts import Experts, check_options
 from routerbench.moe.router import Router
 from routerbench.moe.surgery import Placement, input_size, mlp_blocks, place, replace_mlps, take_shape
 
@@ -60,17 +61,32 @@ def sparsify(
     num_experts: int,
     placement: Placement,
     group: str | int = "image",
+    *,
+    expert_init: str = "shared",
+    expert_mlp_ratio: float | None = None,
+    expert_dropout: float | None = None,
+    extra_skip: bool = False,
     **settings: Any,
 ) -> nn.Module:
     """Put MoE layers in place of the MLPs of a timm model, in place, and return the model.
 
     `router` and `settings` are those of `build_router`; `placement` is a name or a list of block indices.
-    Experts start as the MLP that they replace. Raises ValueError for what is unknown or impossible.
+    Experts start as the MLP that they replace, unless `expert_init` is independent; for that and the other
+    settings of experts see `Experts.from_dense`. `extra_skip` puts a skip around the depthwise convolution of
+    each chosen block of a ConvNeXt. Raises ValueError for what is unknown or impossible.
     """
+    check_options(expert_init, expert_mlp_ratio, expert_dropout)
     make_router = partial(build_router, router, num_experts=num_experts, **settings)
     make_router(width=1)  # its settings are refused even where no block is chosen
     indices = place(list(mlp_blocks(model)), placement)
-    replace_mlps(model, indices, lambda width: make_router(width=width), num_experts, group)
+    make_experts = partial(
+        Experts.from_dense,
+        num_experts=num_experts,
+        expert_init=expert_init,
+        expert_mlp_ratio=expert_mlp_ratio,
+        expert_dropout=expert_dropout,
+    )
+    replace_mlps(model, indices, lambda width: make_router(width=width), make_experts, group, extra_skip)
     if any(torch.nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         take_shape(model, input_size(model))
     return model

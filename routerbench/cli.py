@@ -102,8 +102,12 @@ def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
     for config in {group_id(identity(config)): config for config in configs}.values():
         parts.verify(config)
     missing = [config for config, status in _statuses(configs) if status != "done"]
-    for config in {data_id(identity(config)): config for config in missing}.values():
-        parts.load_data(config)
+    num_classes = {}
+    for data, config in {data_id(identity(config)): config for config in missing}.items():
+        num_classes[data] = parts.load_data(config).num_classes
+    models = {f"{data_id(identity(config))} {identity(config)['model']}": config for config in missing}
+    for config in models.values():
+        parts.load_weights(config, num_classes[data_id(identity(config))])
     console = Console()
     number = {
         run_id(identity(config)): index for index, config in reversed(list(enumerate(configs, start=1)))

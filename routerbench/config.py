@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
-from routerbench.checks import check_count, check_not_negative, check_one_of, check_positive
+from routerbench.checks import check_count, check_flag, check_not_negative, check_one_of, check_positive
 
 MAX_SEED = 2**31 - 1  # numpy takes 32 bits, and an offset is added
 NOT_NEGATIVE = (
@@ -21,6 +21,16 @@ NOT_NEGATIVE = (
     "optim.min_lr",
     "runtime.workers",
 )
+# What a dense run has not.
+OF_MOE = (
+    "num_experts",
+    "capacity_factor",
+    "group",
+    "expert_init",
+    "expert_mlp_ratio",
+    "expert_dropout",
+    "extra_skip",
+)
 
 
 @dataclass
@@ -31,6 +41,8 @@ class Model:
     """A timm model, or one of `routerbench.models`."""
     drop_path_rate: float = MISSING
     """Stochastic depth of the last block."""
+    weights: str | None = MISSING
+    """What training starts from: null (random), `pretrained` (timm's), a file, or the folder of a run."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the timm model, such as `depth`."""
 
@@ -43,6 +55,8 @@ class Optim:
     lr: float = MISSING
     weight_decay: float = MISSING
     """Of all parameters but norms, biases, positions and class token."""
+    expert_weight_decay: float | None = MISSING
+    """Of the weight matrices of experts; null: as the others."""
     clip_grad: float | None = MISSING
     """Largest global norm of the gradient."""
     accumulation_steps: int = MISSING
@@ -86,6 +100,14 @@ class Config:
     """Slots per expert over the even share."""
     group: Any = MISSING
     """Tokens routed together: those of one `image`, or of a number of images."""
+    expert_init: str | None = MISSING
+    """shared, independent or upcycle: how experts start (see `Experts.from_dense`)."""
+    expert_mlp_ratio: float | None = MISSING
+    """Hidden width of an expert over the width; null: the block's."""
+    expert_dropout: float | None = MISSING
+    """null: the block's."""
+    extra_skip: bool | None = MISSING
+    """A skip around the depthwise convolution of MoE blocks (Videau et al. 2025)."""
     seed: int = MISSING
     data: Any = MISSING
     augment: Any = MISSING
@@ -133,8 +155,8 @@ def identity(config: DictConfig) -> dict[str, Any]:
     if isinstance(placement, list) and all(isinstance(index, int) for index in placement):
         settings["placement"] = sorted(placement)
     if is_dense(config):
-        absent = {"num_experts": None, "capacity_factor": None, "group": None}
-        settings |= {"router": {"name": "dense"}, "placement": "none", **absent}
+        settings |= {"router": {"name": "dense"}, "placement": "none", **dict.fromkeys(OF_MOE)}
+        settings["optim"]["expert_weight_decay"] = None
     return settings
 
 
@@ -195,10 +217,26 @@ def check(config: DictConfig) -> None:
         raise ValueError(
             f"group={group} does not tile the batch: batch_size={batch_size}{of_part} is no multiple of it"
         )
+    if not is_dense(config):
+        check_flag("extra_skip", config.extra_skip)
+        _check_start(config.expert_init, config.model.weights)
     if config.optim.warmup_epochs > config.epochs:
         raise ValueError(
             f"optim.warmup_epochs={config.optim.warmup_epochs} is more than epochs={config.epochs}: "
             "give at most that"
+        )
+
+
+def _check_start(expert_init: str | None, weights: str | None) -> None:
+    if expert_init == "upcycle" and weights is None:
+        raise ValueError(
+            "expert_init=upcycle has no dense weights to start from: give model.weights, or "
+            "expert_init=shared or independent"
+        )
+    if expert_init == "shared" and weights is not None:
+        raise ValueError(
+            f"expert_init=shared with model.weights={weights} would be upcycling: say expert_init=upcycle, "
+            "or independent"
         )
 
 
@@ -220,6 +258,8 @@ def _check_ranges(config: DictConfig) -> None:
         raise ValueError(f"seed={config.seed} is more than {MAX_SEED}: give at most that")
     if config.model.drop_path_rate >= 1:
         raise ValueError(f"model.drop_path_rate={config.model.drop_path_rate} must be a number below 1")
+    if config.optim.expert_weight_decay is not None:
+        check_not_negative("optim.expert_weight_decay", config.optim.expert_weight_decay)
     if config.optim.clip_grad is not None:
         check_positive("optim.clip_grad", config.optim.clip_grad)
     if config.runtime.threads is not None:

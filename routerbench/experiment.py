@@ -27,6 +27,7 @@ from routerbench.parts import (
     build_model,
     choose_device,
     load_data,
+    load_weights,
     optimizer_and_scheduler,
     put_moe_layers,
 )
@@ -34,6 +35,7 @@ from routerbench.progress import display
 from routerbench.provenance import provenance
 from routerbench.tracking import mirror
 from routerbench.train import DivergedError, Row, train
+from routerbench.weights import FILE_NAME, Weights, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -45,20 +47,21 @@ TRAINING_SEED_OFFSET = 1_000_003
 def run(config: DictConfig, *, command: str, console: Console, title: str) -> str:
     """Train, evaluate and record one configuration, unless that is done; gives back what became of it.
 
-    That is the record's status, or `running` where another process is at it. Raises ValueError for data
-    that cannot be used, before anything is written, and CorruptImageError in the midst of a run.
+    That is the record's status, or `running` where another process is at it. Raises ValueError for data or
+    weights that cannot be used, before anything is written, and CorruptImageError in the midst of a run.
     """
     settings = identity(config)
     folder = records.run_folder(Path(config.runtime.results), run_id(settings))
     earlier = _earlier(folder, config.runtime.retry)
     if earlier is None:
         data = load_data(config)
+        weights = load_weights(config, data.num_classes)
         try:
             with records.claim(folder):
                 earlier = _earlier(folder, config.runtime.retry)
                 if earlier is None:
                     show = partial(display, console, title, config.epochs)
-                    return _run_and_record(config, settings, data, folder, command, show)
+                    return _run_and_record(config, settings, data, weights, folder, command, show)
         except records.RunningError as running:
             console.print(f"{title}  is being trained by {running}", markup=False, highlight=False)
             return "running"
@@ -83,6 +86,7 @@ def _run_and_record(
     config: DictConfig,
     settings: dict[str, Any],
     data: Data,
+    weights: Weights | None,
     folder: Path,
     command: str,
     show: Callable[[int], AbstractContextManager[Callable[[Row], None]]],
@@ -90,8 +94,8 @@ def _run_and_record(
     started = datetime.now(timezone.utc)
     name, rows = run_id(settings), folder / "metrics.jsonl"
     origin = provenance(choose_device(config.runtime.device), command)  # before the code can change
-    for earlier in (folder / "record.json", folder / "correct.npy", folder / "routing.npz", rows):
-        earlier.unlink(missing_ok=True)
+    for earlier in ("record.json", "correct.npy", "routing.npz", FILE_NAME, "metrics.jsonl"):
+        (folder / earlier).unlink(missing_ok=True)
     records.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
     with (
         mirror(folder, name, group_id(settings), settings, config.runtime.wandb) as log_to_wandb,
@@ -103,7 +107,7 @@ def _run_and_record(
             log_to_wandb(row)
             log_to_screen(row)
 
-        outcome = _outcome(folder, partial(_measure, config, data, folder, log))
+        outcome = _outcome(folder, partial(_measure, config, data, weights, folder, log))
     times = {"started": started.isoformat(), "finished": datetime.now(timezone.utc).isoformat()}
     record = {"run_id": name, **outcome, "config": settings, "provenance": origin | times}
     records.write_record(folder, record)
@@ -129,7 +133,9 @@ def _outcome(folder: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, A
         return {"status": "failed", **nothing, "error": traceback.format_exc()}
 
 
-def _measure(config: DictConfig, data: Data, folder: Path, log: Callable[[Row], None]) -> dict[str, Any]:
+def _measure(
+    config: DictConfig, data: Data, weights: Weights | None, folder: Path, log: Callable[[Row], None]
+) -> dict[str, Any]:
     """Build, train and evaluate; the metrics and costs of the record."""
     device = choose_device(config.runtime.device)
     if config.runtime.threads is not None:
@@ -137,6 +143,8 @@ def _measure(config: DictConfig, data: Data, folder: Path, log: Callable[[Row], 
     memory = MemoryMeter.start(device)
     random_seed(config.seed)
     model = build_model(config, data.num_classes)
+    if weights is not None:
+        model.load_state_dict(weights)
     blocks = put_moe_layers(model, config)
     model.to(device)
     image_size = (config.data.image_size, config.data.image_size)
@@ -168,6 +176,7 @@ def _measure(config: DictConfig, data: Data, folder: Path, log: Callable[[Row], 
         "train_seconds": trained.seconds,
         "peak_memory_gib": memory.peak_gib(),
     }
+    write_weights(folder, model)
     return {
         "metrics": trained.evaluation.metrics,
         "cost": asdict(costs) | measured,

@@ -1,5 +1,6 @@
 """Optimizer and learning-rate schedule, by timm."""
 
+from fnmatch import fnmatch
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,16 @@ from routerbench.checks import check_one_of, did_you_mean
 
 SCHEDULES = ("cosine", "tanh", "poly")  # timm's others need settings that are not here
 # timm knows biases and norms by their one axis; those of stacked experts have more.
-_STACKED = ("*.experts.b1", "*.experts.b2", "*.experts.hidden_norm.*")
+_STACKED = ("*.experts.b[12g]", "*.experts.hidden_norm.*")
+_EXPERT_MATRICES = "*.experts.w[12g]"
 
 
-def make_optimizer(model: nn.Module, *, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, *, name: str, lr: float, weight_decay: float, expert_weight_decay: float | None = None
+) -> torch.optim.Optimizer:
     """timm's optimizer `name`; norms, biases, positions and class token do not decay.
 
+    The matrices of experts decay as the others unless `expert_weight_decay` is given.
     Raises ValueError for an unknown name.
     """
     known = [str(optimizer) for optimizer in list_optimizers()]
@@ -27,11 +32,26 @@ def make_optimizer(model: nn.Module, *, name: str, lr: float, weight_decay: floa
     described: Any = model
     spared = set(described.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
     groups = partial(
-        param_groups_weight_decay,
+        _param_groups,
         weight_decay=weight_decay,
-        no_weight_decay_list=(*sorted(spared), *_STACKED),
+        expert_weight_decay=expert_weight_decay,
+        spared=(*sorted(spared), *_STACKED),
     )
     return create_optimizer_v2(model, opt=name, lr=lr, weight_decay=weight_decay, param_group_fn=groups)
+
+
+def _param_groups(
+    model: nn.Module, weight_decay: float, expert_weight_decay: float | None, spared: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """timm's two groups, and a third of the experts' matrices where they decay at a rate of their own."""
+    groups: Any = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared)
+    matrices = [weight for name, weight in model.named_parameters() if fnmatch(name, _EXPERT_MATRICES)]
+    if expert_weight_decay is None or not matrices:
+        return groups
+    known = {id(weight) for weight in matrices}
+    for group in groups:
+        group["params"] = [weight for weight in group["params"] if id(weight) not in known]
+    return [*groups, {"params": matrices, "weight_decay": expert_weight_decay}]
 
 
 def make_scheduler(

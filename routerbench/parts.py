@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from timm.layers import to_2tuple
 from timm.scheduler.scheduler import Scheduler
+from timm.utils.random import random_seed
 from torch import nn
 
 from routerbench.build import build_backbone, configured_router
@@ -17,8 +19,10 @@ from routerbench.checks import check_one_of
 from routerbench.config import check, is_dense
 from routerbench.data.loaders import Loader, test_loader, train_loader
 from routerbench.data.sources import Source
+from routerbench.moe.experts import Experts, check_options
 from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, place, replace_mlps, take_shape
 from routerbench.optim import make_optimizer, make_scheduler
+from routerbench.weights import Weights, check_fit, read_weights
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Data:
 def verify(config: DictConfig) -> None:
     """Refuse what cannot run, on a model without weights; raises ValueError in one line."""
     check(config)
+    if config.expert_init is not None or not is_dense(config):  # a dense run may say null
+        check_options(config.expert_init, config.expert_mlp_ratio, config.expert_dropout)
     if isinstance(config.placement, str):  # of a dense run too, which does not look at it
         check_one_of("placement", config.placement, PLACEMENTS)
     choose_device(config.runtime.device)
@@ -50,12 +56,34 @@ def verify(config: DictConfig) -> None:
         put_moe_layers(backbone, config)
 
 
-def build_model(config: DictConfig, num_classes: int) -> nn.Module:
+def build_model(config: DictConfig, num_classes: int, **further: Any) -> nn.Module:
     """The backbone, without MoE layers; raises ValueError for a model that is unknown or impossible."""
-    arguments = dict(config.model.arguments)
+    arguments = {**config.model.arguments, **further}
     if config.model.drop_path_rate:  # not every timm model has it
         arguments["drop_path_rate"] = config.model.drop_path_rate
     return build_backbone(config.model.name, num_classes, config.data.image_size, **arguments)
+
+
+def load_weights(config: DictConfig, num_classes: int) -> Weights | None:
+    """What the backbone is to start from, None for random weights.
+
+    Raises ValueError for weights that are missing, damaged or those of another model.
+    """
+    source, name = config.model.weights, config.model.name
+    if source is None:
+        return None
+    if source == "pretrained":
+        random_seed(config.seed)  # of a classifier for other classes
+        try:
+            return build_model(config, num_classes, pretrained=True).state_dict()
+        except Exception as error:  # of the network, the hub or timm
+            reason = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
+            raise ValueError(f"model.weights=pretrained fails for model.name={name}: {reason}") from error
+    weights = read_weights(Path(source))
+    with torch.device("meta"):
+        model = build_model(config, num_classes)
+    check_fit(model, weights, source=source, name=name)
+    return weights
 
 
 def put_moe_layers(model: nn.Module, config: DictConfig) -> list[int]:
@@ -68,7 +96,21 @@ def put_moe_layers(model: nn.Module, config: DictConfig) -> list[int]:
     placement = config.placement if isinstance(config.placement, str) else list(config.placement)
     indices = place(list(mlp_blocks(model)), placement)
     make_router = partial(configured_router, config.router, num_experts=config.num_experts)
-    replace_mlps(model, indices, lambda width: make_router(width=width), config.num_experts, config.group)
+    make_experts = partial(
+        Experts.from_dense,
+        num_experts=config.num_experts,
+        expert_init=config.expert_init,
+        expert_mlp_ratio=config.expert_mlp_ratio,
+        expert_dropout=config.expert_dropout,
+    )
+    replace_mlps(
+        model,
+        indices,
+        lambda width: make_router(width=width),
+        make_experts,
+        config.group,
+        config.extra_skip,
+    )
     return indices
 
 
@@ -123,7 +165,13 @@ def optimizer_and_scheduler(
     model: nn.Module, optim: DictConfig, epochs: int, steps_per_epoch: int
 ) -> tuple[torch.optim.Optimizer, Scheduler]:
     """The configured optimizer of the model and its schedule over all steps."""
-    optimizer = make_optimizer(model, name=optim.name, lr=optim.lr, weight_decay=optim.weight_decay)
+    optimizer = make_optimizer(
+        model,
+        name=optim.name,
+        lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        expert_weight_decay=optim.expert_weight_decay,
+    )
     scheduler = make_scheduler(
         optimizer,
         schedule=optim.schedule,
@@ -138,8 +186,10 @@ def optimizer_and_scheduler(
 
 def _check_images_fit(model: nn.Module, name: str, image_size: int) -> None:
     # A patch embedding leaves out, without a word, what is beyond its last whole patch.
-    patch: Any = to_2tuple(getattr(getattr(model, "patch_embed", None), "patch_size", 1))
-    side = patch[0]
+    embedding = getattr(model, "patch_embed", None)
+    patch: Any = to_2tuple(getattr(embedding, "patch_size", 1))
+    stride: Any = getattr(getattr(embedding, "proj", None), "stride", patch)
+    side = min(patch[0], stride[0])  # PVTv2's patches overlap
     if image_size % side:
         raise ValueError(
             f"model.name={name} cannot take data.image_size={image_size}: its patches are {side} x {side}, "

@@ -64,7 +64,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 def write_correct(folder: Path, correct: NDArray[np.bool_]) -> None:
     """Write `correct.npy`: for each test image whether it was right."""
-    with _replaced(folder / "correct.npy") as path, path.open("wb") as file:
+    with replaced(folder / "correct.npy") as path, path.open("wb") as file:
         np.save(file, correct)
 
 
@@ -77,7 +77,7 @@ def write_maps(folder: Path, maps: dict[str, NDArray[np.float32]]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
-    with _replaced(path) as partial:
+    with replaced(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
@@ -121,7 +121,7 @@ def _is_whole(record: Any) -> bool:
 
 
 @contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path) -> Iterator[Path]:
     """A temporary name that takes the place of `path` when the block has succeeded."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -82,6 +82,50 @@ REFUSED = [
         "model.name=pocket_convnext_iso cannot take data.image_size=30: its patches are 4 x 4, "
         "so give a multiple of that",
     ),
+    (
+        ["expert_init=shard"],
+        "expert_init=shard is not one of: shared, independent, upcycle (did you mean shared?)",
+    ),
+    (
+        ["expert_init=null"],
+        "expert_init=None is not one of: shared, independent, upcycle",
+    ),
+    (
+        ["router=dense", "expert_init=none"],
+        "expert_init=none is not one of: shared, independent, upcycle",
+    ),
+    (["expert_mlp_ratio=0"], "expert_mlp_ratio=0.0 must be a number above 0"),
+    (
+        ["expert_mlp_ratio=0.001"],
+        "expert_mlp_ratio=0.001 leaves no hidden feature at a width of 64: give more",
+    ),
+    (["expert_dropout=1"], "expert_dropout=1.0 must be a number below 1"),
+    (["expert_dropout=-0.5"], "expert_dropout=-0.5 must be a number of at least 0"),
+    (
+        ["expert_init=upcycle", "expert_mlp_ratio=2", "model.weights=a.pth"],
+        "expert_mlp_ratio=2.0 gives 128 hidden features, and expert_init=upcycle needs the 256 of the dense "
+        "MLP: leave it out",
+    ),
+    (
+        ["extra_skip=true"],
+        "extra_skip=true: blocks.3 has no depthwise convolution that keeps the shape of its input: take a "
+        "ConvNeXt, or extra_skip=false",
+    ),
+    (
+        ["router=dense", "data=digits", "model.weights=a.pth"],
+        "model.weights=a.pth does not exist: give pretrained, a file (.safetensors .pth .pt) or the folder "
+        "of a run",
+    ),
+    (
+        ["-m", "router=dense", "data=digits", "model.weights=null,pyproject.toml"],  # no run has begun
+        "model.weights=pyproject.toml does not exist: give pretrained, a file (.safetensors .pth .pt) or the "
+        "folder of a run",
+    ),
+    (
+        ["model.name=pvt_v2_b0"],
+        "stages.2.blocks.1: experts cannot replace an MLP of class MlpWithDepthwiseConv: its convolution "
+        "dwconv mixes positions",
+    ),
     (["data=folder"], FOLDER),
     (["data.path=/tmp"], "data.path=/tmp means nothing to data=landcover32: leave it out"),
     (["precision=f16"], "precision=f16 is not one of: fp32, bf16, fp16 (did you mean fp16?)"),
@@ -122,8 +166,8 @@ REFUSED = [
     (
         ["-m", "+sweep=routers", "sed=4"],
         "sed=4 is not a setting (did you mean seed?); settings are: router, model, placement, num_experts, "
-        "capacity_factor, group, seed, data, augment, epochs, batch_size, optim, precision, eval_every, "
-        "runtime",
+        "capacity_factor, group, expert_init, expert_mlp_ratio, expert_dropout, extra_skip, seed, data, "
+        "augment, epochs, batch_size, optim, precision, eval_every, runtime",
     ),
 ]
 

@@ -11,12 +11,13 @@ from routerbench import cli
 from routerbench.compose import cells
 
 OPTIM_HAS = (
-    "optim has: name, lr, weight_decay, clip_grad, accumulation_steps, schedule, "
+    "optim has: name, lr, weight_decay, expert_weight_decay, clip_grad, accumulation_steps, schedule, "
     "warmup_epochs, warmup_lr, min_lr"
 )
 SETTINGS = (
-    "settings are: router, model, placement, num_experts, capacity_factor, group, seed, data, augment, "
-    "epochs, batch_size, optim, precision, eval_every, runtime"
+    "settings are: router, model, placement, num_experts, capacity_factor, group, expert_init, "
+    "expert_mlp_ratio, expert_dropout, extra_skip, seed, data, augment, epochs, batch_size, optim, "
+    "precision, eval_every, runtime"
 )
 ROUTERS = (
     "dense, expert_choice, hash, random, sigmoid_bias, sinkhorn_expert_choice, sinkhorn_token_choice, soft, "

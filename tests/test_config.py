@@ -71,6 +71,12 @@ def test_the_same_configuration_has_the_same_id(words: list[str], default: tuple
         "optim.lr=0.5",
         "precision=bf16",
         "eval_every=2",
+        "expert_init=independent",
+        "expert_mlp_ratio=2",
+        "expert_dropout=0.1",
+        "extra_skip=true",
+        "model.weights=a.pth",
+        "optim.expert_weight_decay=0.1",
     ],
 )
 def test_what_can_change_a_number_changes_both_ids(word: str, default: tuple[str, str]) -> None:
@@ -92,10 +98,15 @@ def test_a_dense_run_is_one_run_whatever_the_moe_settings() -> None:
         ids("placement=none"),
         ids("placement=[]"),
         ids("placement=none", "router=soft", "num_experts=2"),
+        ids("router=dense", "expert_init=independent", "expert_mlp_ratio=2", "expert_dropout=0.1"),
+        ids("router=dense", "extra_skip=true", "optim.expert_weight_decay=0.1"),
+        ids("router=dense", "expert_init=null", "extra_skip=null"),
     ]
     assert len(set(dense)) == 1
     settings = identity(composed("placement=none", "router=soft"))
-    absent = {"num_experts": None, "capacity_factor": None, "group": None}
+    of_experts = ("num_experts", "expert_init", "expert_mlp_ratio", "expert_dropout")
+    absent = dict.fromkeys((*of_experts, "capacity_factor", "group", "extra_skip"))
+    assert settings["optim"]["expert_weight_decay"] is None
     assert {name: settings[name] for name in ("router", "placement", *absent)} == {
         "router": {"name": "dense"},
         "placement": "none",
@@ -177,6 +188,18 @@ NO_PLACE = "is neither a name nor a list of blocks"
         (["placement=null"], f"placement=None {NO_PLACE}"),
         (["placement=3"], f"placement=3 {NO_PLACE}"),
         (["data.path=/tmp"], "data.path=/tmp means nothing to data=landcover32: leave it out"),
+        (["optim.expert_weight_decay=-1"], f"optim.expert_weight_decay=-1.0 {NOT_NEGATIVE}"),
+        (["extra_skip=null"], "extra_skip=None must be true or false"),
+        (
+            ["expert_init=upcycle"],
+            "expert_init=upcycle has no dense weights to start from: give model.weights, or "
+            "expert_init=shared or independent",
+        ),
+        (
+            ["model.weights=a.pth"],
+            "expert_init=shared with model.weights=a.pth would be upcycling: say expert_init=upcycle, or "
+            "independent",
+        ),
         (["data.mean=abc"], f"data.mean=abc {COLOURS}"),
         (["data.std=[1]"], f"data.std=[1] {COLOURS}"),
         (["data.std=[1,1,a]"], "data.std=a must be a number above 0"),
@@ -198,6 +221,10 @@ def test_a_setting_out_of_range_is_refused(words: list[str], text: str) -> None:
         ["router=dense", "group=7"],
         ["data=folder", "data.path=/d"],
         ["placement=[3,5]"],
+        ["router=dense", "expert_init=upcycle"],
+        ["router=dense", "model.weights=pretrained"],
+        ["expert_init=upcycle", "model.weights=pretrained", "optim.expert_weight_decay=0"],
+        ["expert_init=independent", "model.weights=a.pth"],
     ],
 )
 def test_settings_in_range_pass(words: list[Any]) -> None:

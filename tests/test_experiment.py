@@ -17,12 +17,14 @@ import wandb
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from routerbench import experiment, parts, records
 from routerbench.compose import cells
 from routerbench.config import identity, run_id
 from routerbench.data.image_files import CorruptImageError
+from routerbench.moe.surgery import moe_layers
+from routerbench.weights import read_weights
 
 # About half a second: 22 steps of a small ViT on the digits.
 TINY = (
@@ -104,6 +106,7 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
         "metrics.jsonl",
         "correct.npy",
         "routing.npz",
+        "weights.safetensors",
         "record.json",
         "lock",
     }
@@ -394,3 +397,121 @@ def test_data_that_is_missing_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match="is not a folder"):
         run(config)
     assert not (tmp_path / "results").exists()
+
+
+class Started(Exception):  # noqa: N818
+    """Training would begin now."""
+
+
+def started(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """The model that a run would train."""
+    models = []
+
+    def stop(model: nn.Module, *args: Any, **kwargs: Any) -> None:
+        models.append(model.eval())
+        raise Started
+
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment, "train", stop)
+        patched.setattr(experiment.logger, "error", lambda *words: None)
+        assert run(config)[0] == "failed"
+    (model,) = models
+    return model
+
+
+def test_a_run_leaves_its_weights_from_which_another_starts(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = composed("router=dense", "optim.lr=0.01")
+    assert run(dense)[0] == "done"
+    folder, images = folder_of(dense), torch.randn(4, 3, 32, 32)
+    weights = read_weights(folder)
+    backbone = parts.build_model(dense, num_classes=10)
+    assert not torch.equal(weights["head.weight"], backbone.state_dict()["head.weight"])
+    backbone.load_state_dict(weights)
+    with torch.no_grad():
+        expected = backbone.eval()(images)
+        again = started(composed("router=dense", f"model.weights={folder}"), monkeypatch)
+        assert torch.equal(again(images), expected)
+        for router in (
+            ["router=token_choice", "capacity_factor=4"],
+            ["router=token_choice", "router.top_k=2", "capacity_factor=2"],
+            ["router=expert_choice", "capacity_factor=4"],
+        ):
+            words = [*router, "router.normalize_combine=true", "placement=[0,1]", "expert_init=upcycle"]
+            config = composed(*words, f"model.weights={folder}/weights.safetensors")
+            model = started(config, monkeypatch)
+            assert len(moe_layers(model)) == 2
+            torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_upcycled_run_is_trained_and_leaves_weights_that_a_dense_one_does_not_take(
+    composed: Compose,
+) -> None:
+    dense = composed("router=dense")
+    run(dense)
+    words = ["expert_init=upcycle", f"model.weights={folder_of(dense)}", "router=hash"]
+    upcycled = composed(*words, "expert_dropout=0.1", "optim.expert_weight_decay=0.1")
+    assert run(upcycled)[0] == "done"
+    assert record_of(upcycled)["config"]["model"]["weights"] == str(folder_of(dense))
+    other = composed("router=dense", f"model.weights={folder_of(upcycled)}")
+    message = (
+        f"model.weights={folder_of(upcycled)} does not fit model.name=pocket_vit: it has experts "
+        r"\(blocks\.1\.mlp\.experts\.b1\), so give the weights of a dense run"
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        run(other)
+    assert not folder_of(other).exists()
+
+
+def test_weights_that_are_missing_or_of_other_classes_are_refused_before_anything_is_written(
+    composed: Compose, tmp_path: Path
+) -> None:
+    def refused(config: DictConfig) -> str:
+        parts.verify(config)  # does not look for them
+        with pytest.raises(ValueError, match=r"^model\.weights=") as caught:
+            run(config)
+        assert not folder_of(config).exists()
+        return str(caught.value)
+
+    config = composed("router=dense", f"model.weights={tmp_path}/no.pth")
+    assert refused(config).startswith(f"model.weights={tmp_path}/no.pth does not exist: give pretrained, ")
+    torch.save(parts.build_model(config, num_classes=7).state_dict(), tmp_path / "seven.pth")
+    assert refused(composed("router=dense", f"model.weights={tmp_path}/seven.pth")) == (
+        f"model.weights={tmp_path}/seven.pth does not fit model.name=pocket_vit: its head.weight is of shape "
+        "(7, 16), and the model's of (10, 16)"
+    )
+    assert refused(composed("router=dense", "model.weights=pretrained")) == (
+        "model.weights=pretrained fails for model.name=pocket_vit: No pretrained weights exist for "
+        "pocket_vit. Use `pretrained=False` for random init."
+    )
+
+
+@pytest.mark.parametrize("num_classes", [10, 7])
+def test_pretrained_weights_are_those_of_timm(num_classes: int, composed: Compose, tmp_path: Path) -> None:
+    # timm would download from the address in its configuration; here that is a file.
+    overlay = f"+model.arguments.pretrained_cfg_overlay={{file:{tmp_path}/timm.pth,classifier:head}}"
+    config = composed("router=dense", "model.weights=pretrained", overlay)
+    source = parts.build_model(config, num_classes=10).state_dict()
+    torch.save(source, tmp_path / "timm.pth")
+    weights = parts.load_weights(config, num_classes)
+    assert weights is not None
+    same = {name for name in source if torch.equal(source[name], weights[name])}
+    new = set() if num_classes == 10 else {"head.weight", "head.bias"}
+    assert same == source.keys() - new
+    assert weights["head.weight"].shape == (num_classes, 16)
+    again = parts.load_weights(config, num_classes)
+    assert again is not None
+    assert torch.equal(weights["head.weight"], again["head.weight"])  # a new classifier is seeded
+
+
+def test_why_pretrained_weights_fail_is_said_in_one_line(composed: Compose, tmp_path: Path) -> None:
+    torch.save({"head.weight": torch.zeros(3, 3)}, tmp_path / "timm.pth")
+    overlay = f"+model.arguments.pretrained_cfg_overlay.file={tmp_path}/timm.pth"
+    config = composed("router=dense", "model.weights=pretrained", overlay)
+    message = (
+        r"model\.weights=pretrained fails for model\.name=pocket_vit: Error\(s\) in loading state_dict for "
+        r"VisionTransformer: Missing key\(s\) in state_dict: .*"
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        parts.load_weights(config, num_classes=10)

@@ -51,6 +51,29 @@ def test_in_a_convnext_biases_of_experts_and_response_norms_do_not_decay(conv_ml
     assert block == {"conv_dw.weight", f"{layer}.experts.w1", f"{layer}.experts.w2"}
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+def test_matrices_of_experts_may_decay_at_a_rate_of_their_own(weight_decay: float) -> None:
+    model = build_backbone("vit_giant_patch14_dinov2", 10, 28, depth=2, embed_dim=32, num_heads=2)
+    sparsify(model, "token_choice", 4, [1])
+    optimizer = make_optimizer(
+        model, name="adamw", lr=0.1, weight_decay=weight_decay, expert_weight_decay=0.3
+    )
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay.keys() == {id(parameter) for parameter in model.parameters()}
+    rates = {name: decay[id(parameter)] for name, parameter in model.named_parameters()}
+    experts = "blocks.1.mlp.experts"
+    own = {f"{experts}.w1", f"{experts}.w2", f"{experts}.wg"}
+    assert {name for name, rate in rates.items() if rate == 0.3} == own
+    assert {rates[f"{experts}.{bias}"] for bias in ("b1", "b2", "bg")} == {0.0}
+    assert rates["blocks.1.attn.qkv.weight"] == rates["blocks.1.mlp.router.scorer.weight"] == weight_decay
+
+
+def test_without_experts_their_decay_says_nothing() -> None:
+    model = build_backbone("pocket_vit", 10, 32, **TINY)
+    optimizer = make_optimizer(model, name="adamw", lr=0.1, weight_decay=0.05, expert_weight_decay=0.3)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.05]
+
+
 def test_the_learning_rate_warms_up_in_a_line_and_falls_in_half_a_cosine() -> None:
     layer = nn.Linear(2, 2)
     optimizer = make_optimizer(layer, name="adamw", lr=0.8, weight_decay=0.1)

@@ -1,20 +1,34 @@
 """Experts: E MLPs in stacked tensors."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from routerbench.checks import check_not_negative, check_one_of, check_positive
+from routerbench.moe.dense_mlp import DenseMlp, read_mlp
+
+EXPERT_INITS = ("shared", "independent", "upcycle")
+
 
 class Experts(nn.Module):
-    """E two-layer MLPs of width D and hidden width H, with biases, each applied to its own slots.
+    """E two-layer MLPs of width D and hidden width H, each applied to its own slots.
 
-    Every expert starts on its own draw (Xavier uniform, as V-MoE's kernels), biases at zero.
-    `hidden_norm` stands between activation and second layer, where ConvNeXt V2 has its response norm.
+    Every expert starts on its own draw (Xavier uniform, as V-MoE's kernels), biases at zero. `parameters` may
+    leave out a bias, or add wg and bg: the activation is then that of a gating layer, by which the first
+    layer is multiplied (Shazeer 2020). `hidden_norm` stands before the second layer, where ConvNeXt V2 has
+    its response norm and EVA-02 a layer norm.
     """
+
+    w1: nn.Parameter
+    w2: nn.Parameter
+    b1: Any  # a bias is a parameter, or None
+    b2: Any
+    wg: nn.Parameter | None
+    bg: Any
 
     def __init__(
         self,
@@ -24,14 +38,16 @@ class Experts(nn.Module):
         act_layer: Callable[[], nn.Module] = nn.GELU,
         dropout: float = 0.0,
         hidden_norm: nn.Module | None = None,
+        parameters: Sequence[str] = ("w1", "b1", "w2", "b2"),
     ) -> None:
         super().__init__()
         self.num_experts = num_experts
-        self.w1 = nn.Parameter(torch.empty(num_experts, width, hidden))
-        self.b1 = nn.Parameter(torch.zeros(num_experts, hidden))
-        self.w2 = nn.Parameter(torch.empty(num_experts, hidden, width))
-        self.b2 = nn.Parameter(torch.zeros(num_experts, width))
-        for weight in (*self.w1, *self.w2):
+        into, out = (width, hidden), (hidden, width)
+        shapes = {"w1": into, "b1": into[1:], "w2": out, "b2": out[1:], "wg": into, "bg": into[1:]}
+        for name, shape in shapes.items():
+            there = name in parameters
+            self.register_parameter(name, nn.Parameter(torch.zeros(num_experts, *shape)) if there else None)
+        for weight in (*self.w1, *self.w2, *(() if self.wg is None else self.wg)):
             nn.init.xavier_uniform_(weight)
         self.act = act_layer()
         self.hidden_norm = hidden_norm
@@ -45,84 +61,90 @@ class Experts(nn.Module):
 
         `filled` says which slots hold something; without it they all do, and are one group.
         """
-        hidden = self.drop1(self.act(torch.baddbmm(self.b1[:, None], slots, self.w1)))
+        hidden = _affine(slots, self.w1, self.b1)
+        gate = hidden if self.wg is None else _affine(slots, self.wg, self.bg)
+        hidden = self.drop1(self.act(gate) if self.wg is None else self.act(gate) * hidden)
         if self.hidden_norm is not None:
             if filled is None:
                 filled = slots.new_ones(slots.shape[0], 1, slots.shape[1], dtype=torch.bool)
             hidden = self.hidden_norm(hidden.unflatten(1, filled.shape[1:]), filled).flatten(1, 2)
-        return self.drop2(torch.baddbmm(self.b2[:, None], hidden, self.w2))
+        return self.drop2(_affine(hidden, self.w2, self.b2))
 
     @classmethod
-    def from_dense(cls, mlp: nn.Module, num_experts: int) -> "Experts":
-        """Experts that all start as the block's own `mlp` (V-MoE's shared start; sparse upcycling).
+    def from_dense(
+        cls,
+        mlp: nn.Module,
+        num_experts: int,
+        *,
+        expert_init: str = "shared",
+        expert_mlp_ratio: float | None = None,
+        expert_dropout: float | None = None,
+    ) -> "Experts":
+        """Experts in place of a block's own `mlp`, one of those that `read_mlp` reads.
 
-        Takes timm's `Mlp`, `ConvMlp` and `GlobalResponseNormMlp`, with linear layers or 1 x 1 convolutions.
-        Raises ValueError, with what is wrong, for an MLP that has no such form.
+        `shared` and `upcycle` start them all as that MLP (V-MoE; sparse upcycling, Komatsuzaki et al. 2023).
+        `independent` draws the entries of each expert's tensors, with replacement, from those of the MLP's,
+        which for a fresh MLP gives its own distribution, whatever that is. So does `shared`, once for all
+        experts, for tensors of another shape: `expert_mlp_ratio` is the hidden width over the width.
+        Raises ValueError for an MLP that experts cannot replace, or a setting that is out of range.
         """
-        problem = why_not(mlp)
-        if problem:
-            raise ValueError(problem)
-        dense: Any = mlp
-        hidden, width = dense.fc1.weight.shape[:2]
+        check_options(expert_init, expert_mlp_ratio, expert_dropout)
+        dense = read_mlp(mlp)
+        hidden = _hidden(dense, expert_init, expert_mlp_ratio)
         experts = cls(
             num_experts,
-            width,
+            dense.width,
             hidden,
             act_layer=lambda: copy.deepcopy(dense.act),
-            hidden_norm=_hidden_norm(dense, num_experts),
-        ).to(device=dense.fc1.weight.device, dtype=dense.fc1.weight.dtype)
-        # A ConvMlp drops between its layers alone.
-        experts.drop1.p = dense.drop1.p if hasattr(dense, "drop1") else dense.drop.p
-        experts.drop2.p = dense.drop2.p if hasattr(dense, "drop2") else 0.0
+            hidden_norm=None if dense.hidden_norm is None else dense.hidden_norm(num_experts, hidden),
+            parameters=tuple(dense.weights),
+        ).to(device=dense.weights["w1"].device, dtype=dense.weights["w1"].dtype)
+        for drop, rate in zip((experts.drop1, experts.drop2), dense.dropout, strict=True):
+            drop.p = 0.0 if rate is None else rate if expert_dropout is None else expert_dropout
         with torch.no_grad():
-            experts.w1.copy_(dense.fc1.weight.flatten(1).T)
-            experts.b1.copy_(dense.fc1.bias)
-            experts.w2.copy_(dense.fc2.weight.flatten(1).T)
-            experts.b2.copy_(dense.fc2.bias)
+            for name, values in dense.weights.items():
+                parameter = experts.get_parameter(name)
+                parameter.copy_(_start(values, parameter.shape, expert_init))
         return experts
 
 
-class ResponseNorm(nn.Module):
-    """Global response normalisation of each expert over its slots of a group (ConvNeXt V2, Woo et al. 2023).
-
-    The dense layer normalises over the positions of an image; an expert over those that its slots hold.
-    """
-
-    def __init__(self, num_experts: int, hidden: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.zeros(num_experts, 1, 1, hidden))
-        self.bias = nn.Parameter(torch.zeros(num_experts, 1, 1, hidden))
-
-    def forward(
-        self, hidden: Float[Tensor, "E G C H"], filled: Bool[Tensor, "E G C"]
-    ) -> Float[Tensor, "E G C H"]:
-        """Scale every channel by its norm over the filled slots, relative to the mean over channels."""
-        response = hidden.masked_fill(~filled[..., None], 0).norm(dim=2, keepdim=True)
-        relative = response / (response.mean(-1, keepdim=True) + self.eps)
-        return hidden + torch.addcmul(self.bias, self.weight, hidden * relative)
+def check_options(init: object, mlp_ratio: float | None, dropout: float | None) -> None:
+    """Raise ValueError for a setting of the experts that is out of range, whatever the MLP is."""
+    check_one_of("expert_init", init, EXPERT_INITS)
+    if mlp_ratio is not None:
+        check_positive("expert_mlp_ratio", mlp_ratio)
+    if dropout is not None:
+        check_not_negative("expert_dropout", dropout)
+        if dropout >= 1:
+            raise ValueError(f"expert_dropout={dropout} must be a number below 1")
 
 
-def why_not(mlp: nn.Module) -> str | None:
-    """Why experts cannot stand in for this MLP, in one line; None when they can."""
-    name = type(mlp).__name__
-    if name not in ("Mlp", "ConvMlp", "GlobalResponseNormMlp"):
-        return (
-            f"experts cannot replace an MLP of class {name}: only timm's Mlp, ConvMlp, GlobalResponseNormMlp"
+def _affine(
+    x: Float[Tensor, "E N I"], weight: Float[Tensor, "E I O"], bias: Float[Tensor, "E O"] | None
+) -> Float[Tensor, "E N O"]:
+    return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias[:, None], x, weight)
+
+
+def _hidden(dense: DenseMlp, init: str, mlp_ratio: float | None) -> int:
+    hidden = dense.hidden if mlp_ratio is None else round(mlp_ratio * dense.width)
+    if hidden < 1:
+        raise ValueError(
+            f"expert_mlp_ratio={mlp_ratio} leaves no hidden feature at a width of {dense.width}: give more"
         )
-    dense: Any = mlp
-    if dense.fc1.bias is None or dense.fc2.bias is None:
-        return f"experts cannot replace this {name}: it has no biases"
-    if not isinstance(getattr(dense, "norm", None), nn.Identity | None):
-        return f"experts cannot replace this {name}: it has a norm between its layers"
-    return None
+    if init == "upcycle" and hidden != dense.hidden:
+        raise ValueError(
+            f"expert_mlp_ratio={mlp_ratio} gives {hidden} hidden features, and expert_init=upcycle needs the "
+            f"{dense.hidden} of the dense MLP: leave it out"
+        )
+    return hidden
 
 
-def _hidden_norm(dense: Any, num_experts: int) -> nn.Module | None:
-    if not hasattr(dense, "grn"):
-        return None
-    norm = ResponseNorm(num_experts, dense.grn.weight.shape[0], dense.grn.eps)
-    with torch.no_grad():
-        norm.weight.copy_(dense.grn.weight)
-        norm.bias.copy_(dense.grn.bias)
-    return norm
+def _start(values: Tensor, shape: torch.Size, init: str) -> Tensor:
+    """What broadcasts to a parameter of this shape, with the experts as first axis."""
+    if init == "independent":
+        return _drawn(values, shape)
+    return values if values.numel() == shape[1:].numel() else _drawn(values, shape[1:])
+
+
+def _drawn(values: Tensor, shape: torch.Size) -> Tensor:
+    return values.flatten()[torch.randint(values.numel(), shape, device=values.device)]

@@ -71,6 +71,18 @@ class ChannelsFirst(nn.Module):
         return self.moe(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class Skip(nn.Module):
+    """A module and a skip around it, as of a depthwise convolution before a gate (Videau et al. 2025)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+        """The sum of what comes in and what comes out."""
+        return x + self.inner(x)
+
+
 def check_group(group: object) -> None:
     """Raise ValueError unless `group` is "image" or a number of images."""
     if group != "image" and (not isinstance(group, int) or isinstance(group, bool) or group < 1):

@@ -1,5 +1,6 @@
 """Surgery: which blocks of a timm model get MoE layers, and putting them in."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from routerbench.checks import check_one_of
-from routerbench.moe.experts import Experts, why_not
-from routerbench.moe.layer import ChannelsFirst, MoE
+from routerbench.moe.dense_mlp import read_mlp, why_not
+from routerbench.moe.experts import Experts
+from routerbench.moe.layer import ChannelsFirst, MoE, Skip
 from routerbench.moe.router import Router
 
 Placement = str | Sequence[int]
@@ -20,14 +22,17 @@ PLACEMENTS = ("last_2", "every_2", "last_half", "stage", "none")
 def mlp_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """The blocks that hold an `mlp`, by name, in the order of the forward pass.
 
-    What holds one inside a block, such as a position bias made by an MLP, is no block.
+    What holds one inside a block or an attention, such as a position bias made by an MLP, is no block. Nor is
+    one of class attention (CaiT, XCiT, VOLO): its MLP sees the class token alone, with nothing to route.
+    A block of two MLPs, each after an attention (MaxViT, DaViT) or side by side, counts as two. MobileViT
+    gives its MLPs every image as four, so that a group of one image is a quarter of it.
     """
     blocks: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        inside = any(name.startswith(f"{block}.") for block in blocks)
+        inside = "attn" in name.split(".") or any(name.startswith(f"{block}.") for block in blocks)
         if isinstance(getattr(module, "mlp", None), nn.Module) and _numbers(name) and not inside:
             blocks[name] = module
-    return blocks
+    return {name: block for name, block in blocks.items() if not _attends_by_class(block)}
 
 
 def place(names: Sequence[str], placement: Placement) -> list[int]:
@@ -63,12 +68,14 @@ def replace_mlps(
     model: nn.Module,
     indices: Sequence[int],
     make_router: Callable[[int], Router],
-    num_experts: int,
+    make_experts: Callable[[nn.Module], Experts],
     group: str | int,
+    extra_skip: bool = False,
 ) -> None:
-    """Replace the MLP of each chosen block by an MoE layer whose experts all start as that MLP.
+    """Replace the MLP of each chosen block by an MoE layer.
 
-    `make_router` is given the width D. Raises ValueError for an MLP that experts cannot replace.
+    `make_router` is given the width D, `make_experts` the MLP. `extra_skip` puts a skip around the depthwise
+    convolution of the chosen blocks. Raises ValueError for a block where this is impossible.
     """
     blocks: list[tuple[str, Any]] = list(mlp_blocks(model).items())
     chosen = [blocks[index] for index in indices]
@@ -76,10 +83,20 @@ def replace_mlps(
         problem = why_not(block.mlp)
         if problem:
             raise ValueError(f"{name}: {problem}")
+        if extra_skip and not _has_skippable_convolution(block):
+            raise ValueError(
+                f"extra_skip=true: {name} has no depthwise convolution that keeps the shape of its input: "
+                "take a ConvNeXt, or extra_skip=false"
+            )
+    layers = []
     for _, block in chosen:
-        width = block.mlp.fc1.weight.shape[1]
-        moe = MoE(make_router(width), Experts.from_dense(block.mlp, num_experts), group)
-        block.mlp = moe if isinstance(block.mlp.fc1, nn.Linear) else ChannelsFirst(moe)
+        dense = read_mlp(block.mlp)
+        moe = MoE(make_router(dense.width), make_experts(block.mlp), group)
+        layers.append(ChannelsFirst(moe) if dense.channels_first else moe)
+    for (_, block), layer in zip(chosen, layers, strict=True):
+        block.mlp = layer
+        if extra_skip:
+            block.conv_dw = Skip(block.conv_dw)
 
 
 def moe_layers(model: nn.Module) -> dict[str, MoE]:
@@ -119,6 +136,19 @@ def input_size(model: nn.Module) -> tuple[int, int]:
     return described.pretrained_cfg["input_size"][-2:]
 
 
+def _attends_by_class(block: nn.Module) -> bool:
+    return "ClassAtt" in type(getattr(block, "attn", None)).__name__
+
+
+def _has_skippable_convolution(block: nn.Module) -> bool:
+    conv = getattr(block, "conv_dw", None)
+    return (
+        isinstance(conv, nn.Conv2d)
+        and conv.groups == conv.in_channels == conv.out_channels
+        and conv.stride == (1, 1)
+    )
+
+
 def _listed(placement: Sequence[int], num_blocks: int) -> list[int]:
     indices = list(placement)
     for index in indices:
@@ -132,7 +162,10 @@ def _listed(placement: Sequence[int], num_blocks: int) -> list[int]:
 
 
 def _last_of_stage(names: Sequence[str]) -> list[int]:
-    """Last block of each stage: `stages.2.blocks.1` is in stage 2, `blocks.1` in the only one."""
+    """Last block of each stage: `stages.2.blocks.1` is in stage 2, `blocks.1` in the only one.
+
+    So Hiera, whose blocks stand in one row, counts as isotropic.
+    """
     last: dict[int | None, int] = {}
     for index, name in enumerate(names):
         numbers = _numbers(name)
@@ -141,4 +174,6 @@ def _last_of_stage(names: Sequence[str]) -> list[int]:
 
 
 def _numbers(name: str) -> list[int]:
-    return [int(part) for part in name.split(".") if part.isdigit()]
+    """Those that end the parts of a block's name: 2 and 1 for `stage2.1`; MLPs side by side have none."""
+    block = re.sub(r"\.ffns\.\d+$", "", name)
+    return [int(number) for number in re.findall(r"(\d+)(?:\.|$)", block)]

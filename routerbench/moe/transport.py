@@ -103,7 +103,7 @@ def sparse_plan(
 
     Minimises `<T, -gates> + ||T||^2 / 2`. Columns are exact; rows are as good as the solver made them. "adam"
     takes `num_iterations` steps with `learning_rate`, as published. "newton" stops once all rows are within
-    `tolerance` of their sum, and after `num_iterations` in each of its two parts at the latest, or fewer where
+    `tolerance` of their sum, and after `num_iterations` in each of its two parts at the latest; earlier where
     no plan exists: there is one if and only if `capacity >= S/E + 1 - gcd(S, E)/E`.
     """
     _, num_tokens, num_experts = gates.shape

@@ -11,8 +11,10 @@ from routerbench.report.rows import DENSE, Row, origins_of, row_of
 from routerbench.report.runs import Run, Settings, finished_last, key_of, runs_of, settings_of, text_of
 
 REFERENCES = (DENSE, "hash", "random")  # a router that does not beat them has learnt nothing
-OF_MOE = ("placement", "num_experts", "capacity_factor", "group")  # the settings that a dense run has not
-IN_TITLE = ("data.name", "model.name", *OF_MOE, "epochs")
+MOE_IN_TITLE = ("placement", "num_experts", "capacity_factor", "group")
+OF_EXPERTS = ("expert_init", "expert_mlp_ratio", "expert_dropout", "extra_skip", "optim.expert_weight_decay")
+OF_MOE = (*MOE_IN_TITLE, *OF_EXPERTS)  # the settings that a dense run has not
+IN_TITLE = ("data.name", "model.name", *MOE_IN_TITLE, "epochs")
 EVALUATION = "evaluation at train capacity, raw weights"
 SOME_EVALUATED_OTHERWISE = "evaluation at train capacity unless a row says otherwise, raw weights"
 OF_EVALUATION = ("capacity_factor_eval", "top_k_eval", "dropless")  # of a router, where not as in training
@@ -118,7 +120,7 @@ def _title(settings: Settings) -> str:
 
 
 def _moe_title(settings: Settings) -> list[str]:
-    placement, num_experts, capacity_factor, group = (settings.get(name) for name in OF_MOE)
+    placement, num_experts, capacity_factor, group = (settings.get(name) for name in MOE_IN_TITLE)
     blocks = ", ".join(map(text_of, placement)) if isinstance(placement, list) else None
     return [
         f"placement {text_of(placement)}" if blocks is None else f"blocks {blocks}",

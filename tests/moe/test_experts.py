@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from timm.layers import ConvMlp, GlobalResponseNormMlp, Mlp, SwiGLU
+from timm.layers import ConvMlp, GatedMlp, GlobalResponseNormMlp, GluMlp, LayerNorm2d, Mlp, SwiGLU
+from timm.models.inception_next import ConvMlp as InceptionNextConvMlp
+from timm.models.pvt_v2 import MlpWithDepthwiseConv
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from routerbench.build import build_router
-from routerbench.moe.experts import Experts, ResponseNorm, why_not
+from routerbench.moe.dense_mlp import why_not
+from routerbench.moe.experts import Experts
+from routerbench.moe.hidden_norm import ResponseNorm
 from routerbench.moe.layer import ChannelsFirst, MoE
 
 GELU_TANH: Any = partial(nn.GELU, approximate="tanh")
@@ -25,13 +29,25 @@ def drawn(mlp: nn.Module) -> Any:
     return mlp
 
 
+LAYER_NORM: Any = nn.LayerNorm
+NO_WEIGHTS: Any = partial(nn.LayerNorm, elementwise_affine=False)
 CHANNELS_LAST = {
     "Mlp": Mlp(8, 12, act_layer=GELU_TANH),
+    "Mlp without biases": Mlp(8, 12, bias=False),
+    "Mlp with one bias": Mlp(8, 12, bias=(False, True)),
+    "Mlp with a norm": Mlp(8, 12, norm_layer=LAYER_NORM),
     "GlobalResponseNormMlp": GlobalResponseNormMlp(8, 12),
+    "GluMlp, gate last": GluMlp(8, 24),
+    "GluMlp, gate first": GluMlp(8, 24, act_layer=nn.SiLU, gate_last=False, norm_layer=LAYER_NORM),
+    "GluMlp without biases": GluMlp(8, 24, bias=False),
+    "SwiGLU": SwiGLU(8, 12),
+    "SwiGLU with a norm": SwiGLU(8, 12, norm_layer=LAYER_NORM, bias=(False, True)),
 }
 CHANNELS_FIRST = {
     "Mlp of convolutions": Mlp(8, 12, use_conv=True),
     "ConvMlp": ConvMlp(8, 12, act_layer=nn.SiLU),
+    "GluMlp of convolutions": GluMlp(8, 24, use_conv=True),
+    "InceptionNeXt's ConvMlp": InceptionNextConvMlp(8, 12, act_layer=nn.GELU),
     "GlobalResponseNormMlp of convolutions": GlobalResponseNormMlp(8, 12, use_conv=True),
 }
 
@@ -64,6 +80,28 @@ def test_one_expert_with_room_for_all_is_the_dense_mlp_under_any_router(router: 
     # A soft slot holds a mixture: equal to the dense MLP where all tokens of an image are.
     same = x[:, :1].expand(-1, 6, -1)
     assert_close(moe(same), mlp(same))
+
+
+def test_gated_experts_by_hand() -> None:
+    # relu(x * 2 + 1) * (x * 3 - 1) * 5 + 7: at 1, 3 * 2 * 5 + 7; at -1, the gate is closed.
+    experts = Experts(1, 1, 1, act_layer=nn.ReLU, parameters=("w1", "b1", "w2", "b2", "wg", "bg"))
+    values = {"w1": 3.0, "b1": -1.0, "w2": 5.0, "b2": 7.0, "wg": 2.0, "bg": 1.0}
+    state = experts.state_dict()
+    experts.load_state_dict({name: torch.full_like(state[name], value) for name, value in values.items()})
+    assert experts(torch.tensor([[[1.0], [-1.0]]])).tolist() == [[[37.0], [7.0]]]
+
+
+def test_the_parameters_of_experts_are_those_of_the_mlp() -> None:
+    def parameters(mlp: nn.Module) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(p.shape) for name, p in Experts.from_dense(mlp, 3).named_parameters()}
+
+    plain = {"w1": (3, 8, 12), "b1": (3, 12), "w2": (3, 12, 8), "b2": (3, 8)}
+    assert parameters(Mlp(8, 12)) == plain
+    assert parameters(Mlp(8, 12, bias=False)) == {"w1": (3, 8, 12), "w2": (3, 12, 8)}
+    assert parameters(SwiGLU(8, 12)) == {**plain, "wg": (3, 8, 12), "bg": (3, 12)}
+    assert parameters(GluMlp(8, 24)) == {**plain, "wg": (3, 8, 12), "bg": (3, 12)}
+    norm = {"hidden_norm.weight": (3, 1, 1, 12), "hidden_norm.bias": (3, 1, 1, 12)}
+    assert parameters(Mlp(8, 12, norm_layer=LAYER_NORM)) == {**plain, **norm}
 
 
 def test_each_expert_has_its_own_slots_and_weights_by_hand() -> None:
@@ -170,20 +208,50 @@ class OtherMlp(Mlp):
         return -super().forward(x)
 
 
-ONLY = "only timm's Mlp, ConvMlp, GlobalResponseNormMlp"
+class PreNormMlp(Mlp):
+    """As in TinyViT and ViTamin, where it is a class of its own."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(width, hidden)
+        self.norm = nn.LayerNorm(width)
+
+
+ONLY = "only timm's Mlp, ConvMlp, GlobalResponseNormMlp, GluMlp, SwiGLU"
+NO_NORM = "between its layers is no LayerNorm with weights and biases"
 
 
 @pytest.mark.parametrize(
     ("mlp", "message"),
     [
-        (SwiGLU(8, 12), f"experts cannot replace an MLP of class SwiGLU: {ONLY}"),
+        (GatedMlp(8, 12), f"experts cannot replace an MLP of class GatedMlp: {ONLY}"),
         (OtherMlp(8, 12), f"experts cannot replace an MLP of class OtherMlp: {ONLY}"),
         (nn.Identity(), f"experts cannot replace an MLP of class Identity: {ONLY}"),
-        (Mlp(8, 12, bias=False), "experts cannot replace this Mlp: it has no biases"),
-        (Mlp(8, 12, bias=(True, False)), "experts cannot replace this Mlp: it has no biases"),
         (
-            Mlp(8, 12, norm_layer=nn.LayerNorm),
-            "experts cannot replace this Mlp: it has a norm between its layers",
+            PreNormMlp(8, 12),
+            "experts cannot replace an MLP of class PreNormMlp: its norm stands before its first layer, "
+            "where a router would not see it",
+        ),
+        (
+            MlpWithDepthwiseConv(8, 12),
+            "experts cannot replace an MLP of class MlpWithDepthwiseConv: its convolution dwconv mixes "
+            "positions",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(8, 12, 1), nn.BatchNorm2d(12), nn.Conv2d(12, 8, 1)),
+            "experts cannot replace an MLP of class Sequential: it has batch norms",
+        ),
+        (Mlp(8, 12, 16), "experts cannot replace this Mlp: it changes the width from 8 to 16"),
+        (
+            Mlp(8, 12, norm_layer=nn.BatchNorm1d),
+            f"experts cannot replace this Mlp: the BatchNorm1d {NO_NORM}",
+        ),
+        (
+            SwiGLU(8, 12, norm_layer=NO_WEIGHTS),
+            f"experts cannot replace this SwiGLU: the LayerNorm {NO_NORM}",
+        ),
+        (
+            ConvMlp(8, 12, norm_layer=LayerNorm2d),
+            "experts cannot replace this ConvMlp: it has a norm before its activation",
         ),
     ],
 )
@@ -196,3 +264,94 @@ def test_mlps_that_experts_cannot_replace(mlp: nn.Module, message: str) -> None:
 @pytest.mark.parametrize("mlp", [*CHANNELS_LAST.values(), *CHANNELS_FIRST.values()])
 def test_mlps_that_experts_can_replace(mlp: nn.Module) -> None:
     assert why_not(mlp) is None
+
+
+GATED_WITH_NORM = SwiGLU(8, 12, norm_layer=LAYER_NORM)
+
+
+def entries(values: Tensor) -> set[float]:
+    return set(values.flatten().tolist())
+
+
+@pytest.mark.parametrize("mlp", [Mlp(8, 12), GlobalResponseNormMlp(8, 12), GATED_WITH_NORM])
+def test_independent_experts_are_drawn_from_the_values_of_the_mlp(mlp: nn.Module) -> None:
+    # Each tensor is of values of its own, so that none can come from another.
+    with torch.no_grad():
+        for number, parameter in enumerate(mlp.parameters()):
+            parameter.copy_(100 * number + torch.rand(parameter.shape))
+    values = dict(Experts.from_dense(mlp, 1).named_parameters())
+    for name, parameter in Experts.from_dense(mlp, 3, expert_init="independent").named_parameters():
+        assert entries(parameter) <= entries(values[name])
+        assert len({tuple(expert.flatten().tolist()) for expert in parameter}) == 3
+
+
+def test_independent_experts_have_the_distribution_of_the_mlp() -> None:
+    mlp: Any = Mlp(64, 128)
+    nn.init.normal_(mlp.fc1.weight, mean=0.5, std=0.02)
+    experts = Experts.from_dense(mlp, 4, expert_init="independent")
+    for expert in experts.w1:
+        assert expert.mean().item() == pytest.approx(0.5, abs=1e-3)
+        assert expert.std().item() == pytest.approx(0.02, rel=0.05)
+    nn.init.zeros_(mlp.fc1.bias)
+    assert not Experts.from_dense(mlp, 4, expert_init="independent").b1.any()
+
+
+@pytest.mark.parametrize(("ratio", "hidden"), [(0.5, 4), (2.0, 16), (2.6, 21)])
+@pytest.mark.parametrize("mlp", [Mlp(8, 12, bias=False), GlobalResponseNormMlp(8, 12), GATED_WITH_NORM])
+def test_experts_of_another_hidden_width(mlp: nn.Module, ratio: float, hidden: int) -> None:
+    values = dict(Experts.from_dense(mlp, 1).named_parameters())
+    shared = Experts.from_dense(mlp, 3, expert_mlp_ratio=ratio)
+    assert shared.w1.shape == (3, 8, hidden)
+    assert shared(torch.randn(3, 2, 8)).shape == (3, 2, 8)
+    for name, parameter in shared.named_parameters():
+        assert entries(parameter) <= entries(values[name])
+        assert all(torch.equal(expert, parameter[0]) for expert in parameter)
+    independent = Experts.from_dense(mlp, 3, expert_init="independent", expert_mlp_ratio=ratio)
+    assert independent.w2.shape == (3, hidden, 8)
+    assert not torch.equal(independent.w1[0], independent.w1[1])
+
+
+def test_the_ratio_of_the_block_changes_nothing() -> None:
+    mlp = drawn(Mlp(8, 12))
+    experts = Experts.from_dense(mlp, 2, expert_init="upcycle", expert_mlp_ratio=1.5)
+    assert_close(experts.state_dict(), Experts.from_dense(mlp, 2).state_dict(), rtol=0, atol=0)
+
+
+def test_dropout_of_experts() -> None:
+    def rates(mlp: nn.Module) -> tuple[float, float]:
+        experts = Experts.from_dense(mlp, 2, expert_dropout=0.5)
+        return experts.drop1.p, experts.drop2.p
+
+    assert rates(Mlp(8, 12)) == rates(SwiGLU(8, 12, drop=0.1)) == (0.5, 0.5)
+    assert rates(ConvMlp(8, 12)) == (0.5, 0.0)
+    assert Experts.from_dense(Mlp(8, 12, drop=0.5), 2, expert_dropout=0.0).drop1.p == 0.0
+
+
+INITS = "shared, independent, upcycle"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"expert_init": "shard"},
+            f"expert_init=shard is not one of: {INITS} (did you mean shared?)",
+        ),
+        ({"expert_mlp_ratio": 0.0}, "expert_mlp_ratio=0.0 must be a number above 0"),
+        ({"expert_mlp_ratio": -1.0}, "expert_mlp_ratio=-1.0 must be a number above 0"),
+        (
+            {"expert_mlp_ratio": 0.01},
+            "expert_mlp_ratio=0.01 leaves no hidden feature at a width of 8: give more",
+        ),
+        ({"expert_dropout": -0.1}, "expert_dropout=-0.1 must be a number of at least 0"),
+        ({"expert_dropout": 1.0}, "expert_dropout=1.0 must be a number below 1"),
+        (
+            {"expert_init": "upcycle", "expert_mlp_ratio": 2.0},
+            "expert_mlp_ratio=2.0 gives 16 hidden features, and expert_init=upcycle needs the 12 of the "
+            "dense MLP: leave it out",
+        ),
+    ],
+)
+def test_settings_of_experts_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Experts.from_dense(Mlp(8, 12), 2, **settings)

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.layers import SwiGLU
+from timm.layers import GatedMlp
 from torch import nn
 from torch.testing import assert_close
 
 from routerbench.build import build_backbone, build_router, sparsify
+from routerbench.moe.experts import Experts
 from routerbench.moe.layer import ChannelsFirst, MoE
 from routerbench.moe.surgery import blank_images, input_size, mlp_blocks, moe_layers, place, replace_mlps
 
@@ -173,7 +174,8 @@ def test_blank_images_show_every_layer_a_routing() -> None:
     backbone = build_backbone("pocket_convnext", num_classes=10, image_size=32)
     blocks = list(mlp_blocks(backbone).values())
     router = partial(build_router, "token_choice", num_experts=4)
-    replace_mlps(backbone, [1, 4], lambda width: router(width=width), num_experts=4, group="image")
+    experts = partial(Experts.from_dense, num_experts=4)
+    replace_mlps(backbone, [1, 4], lambda width: router(width=width), experts, group="image")
     assert [layer.routing for layer in moe_layers(backbone).values()] == [None, None]
     backbone(blank_images(backbone, (64, 32), num_images=3))
     positions = {}
@@ -199,10 +201,10 @@ def test_image_size_of_a_model(model: str, arguments: dict[str, Any], expected: 
 
 
 def test_an_mlp_that_experts_cannot_replace_is_named() -> None:
-    backbone = build_backbone("pocket_vit", num_classes=10, image_size=32, mlp_layer=SwiGLU)
+    backbone = build_backbone("pocket_vit", num_classes=10, image_size=32, mlp_layer=GatedMlp)
     message = (
-        "blocks.3: experts cannot replace an MLP of class SwiGLU: "
-        "only timm's Mlp, ConvMlp, GlobalResponseNormMlp"
+        "blocks.3: experts cannot replace an MLP of class GatedMlp: "
+        "only timm's Mlp, ConvMlp, GlobalResponseNormMlp, GluMlp, SwiGLU"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         sparsify(backbone, "token_choice", 4, "last_2")
@@ -212,7 +214,7 @@ def test_a_layer_is_not_replaced_again() -> None:
     backbone = sparsify(build_backbone("pocket_vit", num_classes=10, image_size=32), "hash", 4, [5])
     message = (
         "blocks.5: experts cannot replace an MLP of class MoE: "
-        "only timm's Mlp, ConvMlp, GlobalResponseNormMlp"
+        "only timm's Mlp, ConvMlp, GlobalResponseNormMlp, GluMlp, SwiGLU"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         sparsify(backbone, "hash", 4, "last_2")
@@ -248,3 +250,63 @@ def test_images_of_one_channel() -> None:
     sparsify(model, "soft", 2, "last_2")
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 1000)
     assert model.training
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("pocket_convnext", {}), ("pocket_convnext", {"conv_mlp": True}), ("pocket_convnext_iso", {})],
+)
+def test_an_extra_skip_around_the_depthwise_convolution(name: str, arguments: dict[str, Any]) -> None:
+    backbone: Any = build_backbone(name, num_classes=10, image_size=32, **arguments).eval()
+    sparsify(backbone, "token_choice", 1, [5], extra_skip=True)
+    *others, last = mlp_blocks(backbone).values()
+    block: Any = last
+    assert all(isinstance(other.conv_dw, nn.Conv2d) for other in others)
+    conv, norm, moe = block.conv_dw.inner, block.norm, block.mlp
+    assert (moe.moe if arguments else moe).routing is None
+    width = conv.in_channels
+    x = torch.randn(2, width, 8, 8)
+    # By its definition: x + moe(norm(x + conv_dw(x))), with a layer scale where the block has one.
+    inner = x + conv(x)
+    inner = moe(norm(inner)) if arguments else moe(norm(inner.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    gamma = 1 if block.gamma is None else block.gamma.view(1, -1, 1, 1)
+    assert_close(block(x), x + gamma * inner)
+
+
+def test_without_an_extra_skip_the_convolution_stays() -> None:
+    backbone: Any = sparsify(build_backbone("pocket_convnext_iso", 10, 32), "hash", 4, [5])
+    assert isinstance(backbone.blocks[5].conv_dw, nn.Conv2d)
+
+
+def test_an_extra_skip_needs_a_depthwise_convolution() -> None:
+    def refused(model: Any, block: str) -> None:
+        message = (
+            f"extra_skip=true: {block} has no depthwise convolution that keeps the shape of its input: "
+            "take a ConvNeXt, or extra_skip=false"
+        )
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            sparsify(model, "hash", 4, [3, 5], extra_skip=True)
+        assert not moe_layers(model)
+
+    refused(build_backbone("pocket_vit", num_classes=10, image_size=32), "blocks.3")
+    for conv in (nn.Conv2d(64, 64, 3, padding=1), nn.Conv2d(64, 64, 3, stride=2, groups=64)):
+        model: Any = build_backbone("pocket_convnext_iso", num_classes=10, image_size=32)
+        model.blocks[5].conv_dw = conv
+        refused(model, "blocks.5")
+
+
+def test_settings_of_experts_reach_every_layer() -> None:
+    backbone = build_backbone("pocket_convnext", num_classes=10, image_size=32)
+    sparsify(
+        backbone,
+        "hash",
+        4,
+        "stage",
+        expert_init="independent",
+        expert_mlp_ratio=2.0,
+        expert_dropout=0.25,
+    )
+    for layer, width in zip(moe_layers(backbone).values(), (32, 64, 96, 128), strict=True):
+        assert layer.experts.w1.shape == (4, width, 2 * width)
+        assert layer.experts.drop1.p == 0.25
+        assert not torch.equal(layer.experts.w1[0], layer.experts.w1[1])

@@ -97,6 +97,15 @@ def test_dense_joins_every_cell_equal_to_it_but_for_the_moe(results: Path, write
     assert boards[("soft",)].rows[0].minus_dense.n == 0
 
 
+def test_dense_joins_cells_of_any_experts(results: Path, write_run: WriteRun) -> None:
+    experts = {"expert_init": "shared", "expert_mlp_ratio": 2.0, "expert_dropout": 0.1, "extra_skip": True}
+    optim = {"lr": 0.001, "weight_decay": 0.05, "warmup_epochs": 1}
+    write_run("dense", 0, 0.7, **dict.fromkeys(experts), optim={**optim, "expert_weight_decay": None})
+    write_run("soft", 0, 0.8, **experts, optim={**optim, "expert_weight_decay": 0.3})
+    (board,) = build_boards(read_records(results))
+    assert [row.label for row in board.rows] == ["dense", "soft"]
+
+
 def test_order_of_rows(results: Path, write_run: WriteRun) -> None:
     scores = {"soft": 0.8, "random": 0.9, "expert_choice": 0.85, "dense": 0.1, "hash": 0.2}
     for router, top1 in scores.items():
