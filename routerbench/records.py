@@ -71,7 +71,7 @@ def write_correct(folder: Path, correct: NDArray[np.bool_]) -> None:
 def write_maps(folder: Path, maps: dict[str, NDArray[np.float32]]) -> None:
     """Write `routing.npz`: the maps of every MoE layer by `<block>/<map>`; nothing where there are none."""
     if maps:
-        with _replaced(folder / "routing.npz") as path, path.open("wb") as file:
+        with replaced(folder / "routing.npz") as path, path.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **maps)
 
 
