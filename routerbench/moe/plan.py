@@ -128,10 +128,9 @@ class SparsePlan(Plan):
         return dispatch, dispatch * self.weight[:, None]
 
     def over(self, total: Float[Tensor, "G S"]) -> "SparsePlan":
-        """The same seats, with every weight over the total of its token."""
-        # Gates of extreme logits can all be 0 in float32.
-        total = total.clamp(min=torch.finfo(total.dtype).tiny)
-        return replace(self, weight=self.weight / total.gather(1, self.token.flatten(1)).view_as(self.token))
+        """The same seats, with every weight over the total of its token, both away from zero."""
+        weight = away_from_zero(self.weight).masked_fill(~self.filled, 0)
+        return replace(self, weight=weight / total.gather(1, self.token.flatten(1)).view_as(self.token))
 
     @property
     def num_slots(self) -> int:
@@ -218,6 +217,11 @@ class SoftPlan(Plan):
         together = F.normalize(slots, dim=1).sum(2).square().sum(1) - num_slots
         similarity = together / max(num_slots * (num_slots - 1), 1)
         return Mixing(entropy.mean(1), slots.amax(1).mean(1), similarity)
+
+
+def away_from_zero(gates: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Gates that can be divided by their sum: those of extreme logits are 0, or too small for a gradient."""
+    return gates.clamp(min=torch.finfo(gates.dtype).tiny ** 0.5)
 
 
 def _by_expert(slots: Tensor) -> Tensor:

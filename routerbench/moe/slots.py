@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from routerbench.checks import check_count, check_flag, check_one_of, check_positive
-from routerbench.moe.plan import SparsePlan
+from routerbench.moe.plan import SparsePlan, away_from_zero
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,9 @@ def seat_by_token(
     else:
         order = torch.arange(num_tokens, device=scores.device).expand(num_groups, -1)
     plan = fill_slots(choice, order, gates, capacity)
-    return plan.over(gates.gather(-1, choice).sum(-1)) if normalize_combine else plan
+    if not normalize_combine:
+        return plan
+    return plan.over(away_from_zero(gates).gather(-1, choice).sum(-1))
 
 
 def fill_slots(
@@ -133,5 +135,5 @@ def seat_by_expert(
     plan = SparsePlan(token, weight, torch.ones_like(token, dtype=torch.bool), gates, asked)
     if not normalize_combine:
         return plan
-    taken = weight.new_zeros(gates.shape[:2]).scatter_add(1, token.flatten(1), weight.flatten(1))
-    return plan.over(taken)
+    taken = weight.new_zeros(gates.shape[:2])
+    return plan.over(taken.scatter_add(1, token.flatten(1), away_from_zero(weight).flatten(1)))

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from routerbench.checks import check_positive
-from routerbench.moe.plan import SparsePlan
+from routerbench.moe.plan import SparsePlan, away_from_zero
 from routerbench.moe.sparse import TokenChoiceRouter
 
 
@@ -45,6 +45,7 @@ class SigmoidBias(TokenChoiceRouter):
         if self.training:
             # A forward pass that is done again for its gradient counts twice, which changes no sign.
             self.asked += plan.demand.sum(0)
+        gates = away_from_zero(gates)
         return replace(plan, gates=gates / gates.sum(-1, keepdim=True))
 
     @torch.no_grad()

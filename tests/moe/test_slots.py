@@ -135,6 +135,39 @@ def test_largest_keeps_the_order_of_equals() -> None:
     assert largest(scores, 4, dim=0).tolist() == [1, 3, 4, 0]
 
 
+def test_normalised_weights_are_over_all_choices_of_a_token() -> None:
+    # With one slot each, token 1 loses both its choices, and token 0 has 0.6 and 0.2 of 0.8. With two slots
+    # token 1 has 0.5 and 0.3 of 0.8.
+    plan = by_token([[0.6, 0.2, 0.2], [0.5, 0.3, 0.2]], top_k=2, capacity=1, normalize_combine=True)
+    assert plan.token.tolist() == [[[0], [0], [0]]]
+    torch.testing.assert_close(plan.weight, torch.tensor([[[0.75], [0.25], [0.0]]]))
+    plan = by_token([[0.6, 0.2, 0.2], [0.5, 0.3, 0.2]], top_k=2, capacity=2, normalize_combine=True)
+    torch.testing.assert_close(plan.weight, torch.tensor([[[0.75, 0.625], [0.25, 0.375], [0.0, 0.0]]]))
+
+
+def test_normalised_weights_are_over_the_experts_that_take_a_token() -> None:
+    # Expert 0 takes token 0 alone, experts 1 and 2 take token 1, which has 0.3 and 0.2 there.
+    gates = torch.tensor([[[0.6, 0.2, 0.1], [0.5, 0.3, 0.2]]])
+    plan = seat_by_expert(gates, gates, capacity=1, normalize_combine=True)
+    assert plan.token.tolist() == [[[0], [1], [1]]]
+    torch.testing.assert_close(plan.weight, torch.tensor([[[1.0], [0.6], [0.4]]]))
+
+
+@pytest.mark.parametrize("logit", [30.0, 43.6, 60.0, 1000.0])
+def test_normalised_weights_of_vanishing_gates(logit: float) -> None:
+    # Expert 1 takes token 1, of which softmax gives it nearly nothing or, in single precision, nothing.
+    logits = torch.tensor([[[2 * logit, -2 * logit], [logit, -logit]]], requires_grad=True)
+    gates = logits.softmax(-1)
+    plan = seat_by_expert(logits, gates, capacity=1, normalize_combine=True)
+    assert plan.token.tolist() == [[[0], [1]]]
+    assert plan.weight.tolist() == [[[1], [1]]]
+    plan = seat_by_token(-logits, gates, top_k=1, capacity=2, batch_priority=False, normalize_combine=True)
+    assert plan.weight.tolist() == [[[0, 0], [1, 1]]]
+    (100 * plan.weight).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def test_choices_may_come_from_elsewhere() -> None:
     # Both tokens ask for expert 2, token 1 first.
     plan = fill_slots(
