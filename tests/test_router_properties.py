@@ -67,7 +67,7 @@ OPTIONS: dict[str, Callable[[int], st.SearchStrategy[Any]]] = {
     "capacity_factor_eval": lambda _: st.none() | FACTORS,
     "dropless": lambda _: st.booleans(),
     "slots_per_expert": lambda _: st.none() | st.integers(1, 4),
-    "solver": lambda _: st.sampled_from(SOLVERS),
+    "solver": lambda _: st.sampled_from(sorted(SOLVERS)),
     "num_iterations": lambda _: st.sampled_from([1, 5, 20]),
 }
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
