@@ -95,7 +95,8 @@ def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
     from rich.console import Console
 
     from routerbench import experiment, parts
-    from routerbench.config import check, data_id, group_id, identity, run_id
+    from routerbench.config import check
+    from routerbench.identity import data_id, group_id, identity, run_id
 
     for config in configs:
         check(config)
@@ -147,7 +148,7 @@ def _hydra(words: list[str], run: Any) -> int:
 
 def _statuses(configs: Sequence[Any]) -> list[tuple[Any, str]]:
     """Each configuration with what its record says of it."""
-    from routerbench.config import identity, run_id
+    from routerbench.identity import identity, run_id
     from routerbench.records import read_record, run_folder
 
     statuses = []
@@ -165,7 +166,7 @@ def _statuses(configs: Sequence[Any]) -> list[tuple[Any, str]]:
 
 def _summary(configs: Sequence[Any], console: Any) -> int:
     """Say what became of all runs, by their records; 1 unless all are done."""
-    from routerbench.config import identity, run_id
+    from routerbench.identity import identity, run_id
     from routerbench.records import run_folder
 
     folders = {

@@ -17,10 +17,10 @@ from rich.console import Console
 from timm.utils.random import random_seed
 
 from routerbench import records
-from routerbench.config import group_id, identity, run_id
 from routerbench.costs import MemoryMeter, static_costs
 from routerbench.data.image_files import CorruptImageError
 from routerbench.evaluate import evaluate
+from routerbench.identity import group_id, identity, run_id
 from routerbench.moe.surgery import take_shape
 from routerbench.parts import (
     Data,

@@ -1,4 +1,4 @@
-"""The identity of a run, and what is refused before anything is built."""
+"""What is refused before anything is built."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig
 
 from routerbench.compose import cells
-from routerbench.config import check, conf_dir, data_id, group_id, identity, is_dense, run_id
+from routerbench.config import check, conf_dir, is_dense
 
 
 def exactly(text: str) -> str:
@@ -19,121 +19,10 @@ def composed(*words: str) -> DictConfig:
     return cells(words, None, False)[0]
 
 
-def ids(*words: str) -> tuple[str, str]:
-    settings = identity(composed(*words))
-    return run_id(settings), group_id(settings)
-
-
-@pytest.fixture(scope="module")
-def default() -> tuple[str, str]:
-    return ids()
-
-
-def test_an_id_is_readable_and_a_file_name() -> None:
-    run, group = ids("data=digits", "model.name=hf-hub:timm/vit", "router=soft", "seed=7")
-    assert re.fullmatch(r"digits-hf_hub_timm_vit-soft-s7-[0-9a-f]{10}", run)
-    assert re.fullmatch(r"digits-hf_hub_timm_vit-soft-[0-9a-f]{10}", group)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["seed=0", "epochs=5", "router=expert_choice"],
-        ["capacity_factor=1"],
-        ["router.noise_std=1"],
-        ["placement='last_2'"],
-        ["runtime.results=/elsewhere", "runtime.device=cpu", "runtime.workers=7", "runtime.threads=1"],
-        ["runtime.wandb=disabled", "runtime.log_every_steps=1", "runtime.retry=true"],
-    ],
-)
-def test_the_same_configuration_has_the_same_id(words: list[str], default: tuple[str, str]) -> None:
-    assert ids(*words) == default
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        "router=token_choice",
-        "router.noise_std=0.5",
-        "model=pocket_convnext",
-        "model.drop_path_rate=0.1",
-        "+model.arguments.depth=2",
-        "placement=last_half",
-        "placement=[3,5]",
-        "num_experts=4",
-        "capacity_factor=2",
-        "group=8",
-        "data=digits",
-        "data.image_size=64",
-        "augment=none",
-        "epochs=6",
-        "batch_size=32",
-        "optim.lr=0.5",
-        "precision=bf16",
-        "eval_every=2",
-        "expert_init=independent",
-        "expert_mlp_ratio=2",
-        "expert_dropout=0.1",
-        "extra_skip=true",
-        "model.weights=a.pth",
-        "optim.expert_weight_decay=0.1",
-    ],
-)
-def test_what_can_change_a_number_changes_both_ids(word: str, default: tuple[str, str]) -> None:
-    run, group = ids(word)
-    assert run != default[0]
-    assert group != default[1]
-
-
-def test_the_seed_changes_the_id_of_the_run_but_not_of_the_group(default: tuple[str, str]) -> None:
-    run, group = ids("seed=1")
-    assert run != default[0]
-    assert group == default[1]
-
-
-def test_a_dense_run_is_one_run_whatever_the_moe_settings() -> None:
-    dense = [
-        ids("router=dense"),
-        ids("router=dense", "num_experts=4", "capacity_factor=2", "group=8", "placement=every_2"),
-        ids("placement=none"),
-        ids("placement=[]"),
-        ids("placement=none", "router=soft", "num_experts=2"),
-        ids("router=dense", "expert_init=independent", "expert_mlp_ratio=2", "expert_dropout=0.1"),
-        ids("router=dense", "extra_skip=true", "optim.expert_weight_decay=0.1"),
-        ids("router=dense", "expert_init=null", "extra_skip=null"),
-    ]
-    assert len(set(dense)) == 1
-    settings = identity(composed("placement=none", "router=soft"))
-    of_experts = ("num_experts", "expert_init", "expert_mlp_ratio", "expert_dropout")
-    absent = dict.fromkeys((*of_experts, "capacity_factor", "group", "extra_skip"))
-    assert settings["optim"]["expert_weight_decay"] is None
-    assert {name: settings[name] for name in ("router", "placement", *absent)} == {
-        "router": {"name": "dense"},
-        "placement": "none",
-        **absent,
-    }
-
-
 def test_dense_is_told_by_router_or_placement() -> None:
     assert is_dense(composed("router=dense"))
     assert is_dense(composed("placement=none"))
     assert not is_dense(composed())
-
-
-def test_the_identity_is_resolved_and_without_what_only_fetches_or_runs() -> None:
-    settings = identity(composed("data=cifar10", "data.path=/d", "data.download=true", "capacity_factor=2"))
-    assert settings["router"]["capacity_factor"] == 2.0
-    assert settings["data"]["source"] == {"_target_": "routerbench.data.sources.cifar10", "path": "/d"}
-    assert "download" not in settings["data"]
-    assert "runtime" not in settings
-
-
-def test_runs_on_the_same_batches_share_their_data() -> None:
-    def data(*words: str) -> str:
-        return data_id(identity(composed(*words)))
-
-    assert data("router=soft", "seed=3", "epochs=1") == data()
-    assert len({data(), data("batch_size=32"), data("augment=none"), data("data=digits")}) == 4
 
 
 def test_the_configuration_is_found_in_the_checkout() -> None:

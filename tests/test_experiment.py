@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from routerbench import experiment, parts, records
 from routerbench.compose import cells
-from routerbench.config import identity, run_id
 from routerbench.data.image_files import CorruptImageError
+from routerbench.identity import identity, run_id
 from routerbench.moe.surgery import moe_layers
 from routerbench.weights import read_weights
 

@@ -1,0 +1,76 @@
+"""What a run is: the settings that can change a number, and the names that are made of them."""
+
+import hashlib
+import json
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from routerbench.config import is_dense
+
+# What a dense run has not.
+OF_MOE = (
+    "num_experts",
+    "capacity_factor",
+    "group",
+    "expert_init",
+    "expert_mlp_ratio",
+    "expert_dropout",
+    "extra_skip",
+)
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration of all that can change a number.
+
+    A dense run has no MoE setting, so that `router=dense` and `placement=none` are one run, shared by all
+    placements and numbers of experts.
+    """
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    settings = {str(key): value for key, value in container.items() if key != "runtime"}
+    for node in (settings["data"], settings["data"]["source"]):
+        node.pop("download", None)  # how the files came does not change them
+    if settings["group"] == 1:
+        settings["group"] = "image"
+    placement = settings["placement"]
+    if isinstance(placement, list) and all(isinstance(index, int) for index in placement):
+        settings["placement"] = sorted(placement)
+    if is_dense(config):
+        settings |= {"router": {"name": "dense"}, "placement": "none", **dict.fromkeys(OF_MOE)}
+        settings["optim"]["expert_weight_decay"] = None
+    return settings
+
+
+def run_id(settings: dict[str, Any]) -> str:
+    """The name of a run: readable, and as unique as the hash of its settings."""
+    return f"{_prefix(settings)}-s{settings['seed']}-{_digest(settings)}"
+
+
+def group_id(settings: dict[str, Any]) -> str:
+    """The name of all runs that differ by their seed alone."""
+    return f"{_prefix(settings)}-{_digest({key: value for key, value in settings.items() if key != 'seed'})}"
+
+
+def data_id(settings: dict[str, Any]) -> str:
+    """The same for runs on the same batches."""
+    return _digest({key: settings[key] for key in ("data", "augment", "batch_size")})
+
+
+def _prefix(settings: dict[str, Any]) -> str:
+    names = [settings["data"]["name"], settings["model"]["name"], settings["router"]["name"]]
+    # A name may hold what a file name cannot, such as the slash of a model on a hub.
+    return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in str(name)) for name in names)
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_canonical(settings), sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _canonical(node: Any) -> Any:
+    """The same for 1 and 1.0, which are one setting written in two ways."""
+    if isinstance(node, dict):
+        return {key: _canonical(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_canonical(value) for value in node]
+    return int(node) if isinstance(node, float) and node.is_integer() else node
