@@ -132,5 +132,19 @@ def test_peak_memory_is_of_the_run() -> None:
     assert after < 0.1
 
 
+def test_memory_that_an_earlier_run_left_to_the_process_counts_again() -> None:
+    def run() -> list[torch.Tensor]:
+        return [torch.ones(4096) for _ in range(2**13)]  # an eighth of a GiB, too small each to be given back
+
+    run()
+    meter = MemoryMeter.start(torch.device("cpu"))
+    held = run()
+    peak = meter.peak_gib()
+    if peak is None:
+        pytest.skip("only Linux tells")
+    assert len(held) == 2**13
+    assert 0.1 < peak < 0.2
+
+
 def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())

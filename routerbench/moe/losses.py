@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from routerbench.checks import check_not_negative
-from routerbench.moe.scorer import Logits
+from routerbench.moe.scorer import Logits, gates_of
 
 
 def importance_loss(gates: Float[Tensor, "G S E"]) -> Float[Tensor, ""]:
@@ -62,11 +62,11 @@ class LossWeights:
         """The weighted losses by name; those of weight 0 are left out, and load needs noise."""
         losses = {}
         if self.importance:
-            losses["importance"] = self.importance * importance_loss(logits.clean.softmax(-1))
+            losses["importance"] = self.importance * importance_loss(gates_of(logits.clean))
         if self.load and logits.noise_std:
             losses["load"] = self.load * load_loss(logits.clean, logits.noisy, logits.noise_std, top_k)
         if self.gshard:
-            losses["gshard"] = self.gshard * gshard_loss(logits.noisy.softmax(-1))
+            losses["gshard"] = self.gshard * gshard_loss(gates_of(logits.noisy))
         if self.z:
             losses["z"] = self.z * z_loss(logits.clean)
         return losses

@@ -78,7 +78,7 @@ def seat_by_token(
     With `normalize_combine` a token's weights are over the sum of its `top_k` gates.
     """
     scores = scores.detach()
-    choice = largest(scores, top_k, dim=-1)
+    choice = _choices(scores, top_k)
     num_groups, num_tokens, _ = scores.shape
     if batch_priority:
         order = largest(scores.amax(-1), num_tokens, dim=-1)
@@ -88,6 +88,15 @@ def seat_by_token(
     if not normalize_combine:
         return plan
     return plan.over(away_from_zero(gates).gather(-1, choice).sum(-1))
+
+
+def _choices(scores: Float[Tensor, "G S E"], top_k: int) -> Int[Tensor, "G S K"]:
+    """Indices of the `top_k` largest scores of each token; of equals, the lower index first."""
+    choices = []
+    for _ in range(top_k):  # as many searches as choices are cheaper than a sort
+        choices.append(scores.max(-1, keepdim=True).indices)
+        scores = scores.scatter(-1, choices[-1], -math.inf)
+    return torch.cat(choices, -1)
 
 
 def fill_slots(

@@ -10,7 +10,7 @@ from routerbench.checks import check_count, check_flag
 from routerbench.moe.losses import LossWeights
 from routerbench.moe.plan import SparsePlan
 from routerbench.moe.router import Router, Routing
-from routerbench.moe.scorer import make_scorer
+from routerbench.moe.scorer import gates_of, make_scorer
 from routerbench.moe.slots import Capacity, seat_by_expert, seat_by_token
 
 
@@ -85,7 +85,7 @@ class SparseRouter(Router, ABC):
 
     def gates(self, logits: Float[Tensor, "G S E"]) -> Float[Tensor, "G S E"]:
         """What weighs the experts' outputs: the softmax over experts."""
-        return logits.softmax(-1)
+        return gates_of(logits)
 
     @abstractmethod
     def affinity(

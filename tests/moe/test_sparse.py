@@ -1,5 +1,6 @@
 """What the families of sparse routers share: seats in training and in evaluation, weights, refusals."""
 
+import copy
 import re
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from routerbench.build import build_router
+from routerbench.build import build_backbone, build_router, sparsify
 from routerbench.moe.plan import SparsePlan
 
 BY_TOKEN = ("token_choice", "sinkhorn_token_choice", "sparse_token_choice", "sigmoid_bias")
@@ -132,3 +133,13 @@ def test_settings_that_make_no_sense(name: str, settings: dict[str, Any], messag
 def test_settings_that_mean_nothing_to_a_router(name: str, setting: str) -> None:
     with pytest.raises(ValueError, match=rf"^{setting}=1 is not a setting of router={name}, which has: "):
         build_router(name, 8, 4, **{setting: 1})
+
+
+@pytest.mark.parametrize("name", [*BY_TOKEN, *BY_EXPERT, "hash", "random"])
+def test_a_single_expert_is_the_dense_mlp(name: str) -> None:
+    dense = build_backbone("pocket_vit", 10, 32, depth=2, embed_dim=16, num_heads=2).eval()
+    # The one sigmoid is no softmax: over the sum of the chosen gates it weighs 1 as well.
+    settings = {"normalize_combine": True} if name == "sigmoid_bias" else {}
+    moe = sparsify(copy.deepcopy(dense), name, 1, [0, 1], **settings).eval()
+    images = torch.randn(3, 3, 32, 32)
+    assert_close(moe(images), dense(images), atol=1e-5, rtol=1e-5)

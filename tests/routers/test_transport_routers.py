@@ -7,6 +7,7 @@ import torch
 
 from routerbench.build import build_router
 from routerbench.moe.plan import SparsePlan
+from routerbench.moe.scorer import gates_of
 from routerbench.moe.slots import seat_by_expert, seat_by_token
 from routerbench.moe.sparse import SparseRouter
 from routerbench.moe.transport import sinkhorn_plan, sparse_plan, sparse_plan_by_token
@@ -24,7 +25,7 @@ def plan_of(router: SparseRouter, tokens: torch.Tensor) -> SparsePlan:
 
 def seated(router: SparseRouter, logits: torch.Tensor) -> SparsePlan:
     """The plan of tokens with these logits."""
-    gates = logits.softmax(-1)
+    gates = gates_of(logits)
     return router.seat(router.affinity(logits, gates), gates)
 
 
@@ -38,7 +39,7 @@ def test_sinkhorn_token_choice_by_hand() -> None:
     assert plan.filled.all()
     torch.testing.assert_close(plan.weight, torch.tensor([[[0.8], [0.4]]]))
     # Softmax Token Choice drops token 1.
-    gates = logits.softmax(-1)
+    gates = gates_of(logits)
     dropped = seat_by_token(gates, gates, top_k=1, capacity=1, batch_priority=False, normalize_combine=False)
     assert dropped.served.tolist() == [[1, 0]]
 
@@ -60,7 +61,7 @@ def test_sinkhorn_token_choice_seats_by_the_plan(batch_priority: bool) -> None:
     )
     tokens = 3 * torch.randn(2, 16, 8)
     logits = router.scorer(tokens).clean
-    gates = logits.softmax(-1)
+    gates = gates_of(logits)
     expected = seat_by_token(
         sinkhorn_plan(logits, 7, 0.5),
         gates,
@@ -82,7 +83,7 @@ def test_sinkhorn_expert_choice_seats_by_the_plan() -> None:
     router = router_of("sinkhorn_expert_choice", num_iterations=7, regularisation=0.5)
     tokens = 3 * torch.randn(2, 16, 8)
     logits = router.scorer(tokens).clean
-    gates = logits.softmax(-1)
+    gates = gates_of(logits)
     expected = seat_by_expert(sinkhorn_plan(logits, 7, 0.5), gates, capacity=4, normalize_combine=False)
     plan = plan_of(router, tokens)
     assert torch.equal(plan.token, expected.token)
@@ -95,7 +96,7 @@ def test_sinkhorn_expert_choice_seats_by_the_plan() -> None:
 def test_sparse_expert_choice_seats_by_the_plan() -> None:
     router = router_of("sparse_expert_choice", num_iterations=9, learning_rate=0.1)
     tokens = 3 * torch.randn(2, 16, 8)
-    gates = router.scorer(tokens).clean.softmax(-1)
+    gates = gates_of(router.scorer(tokens).clean)
     expected = seat_by_expert(sparse_plan(gates, 4, 9, 0.1), gates, capacity=4, normalize_combine=False)
     plan = plan_of(router, tokens)
     assert torch.equal(plan.token, expected.token)
@@ -139,7 +140,7 @@ def test_no_gradient_passes_through_the_plan(name: str) -> None:
     assert scorer_weight.grad is not None
     through_gates = scorer_weight.grad.clone()
     router.zero_grad()
-    gates = router.scorer(tokens).clean.softmax(-1)
+    gates = gates_of(router.scorer(tokens).clean)
     weight = gates.transpose(1, 2).gather(2, plan.token).masked_fill(~plan.filled, 0)
     weight.square().sum().backward()
     torch.testing.assert_close(scorer_weight.grad, through_gates)
@@ -151,7 +152,7 @@ def test_a_routing_says_how_far_its_plan_is_from_the_marginals(name: str) -> Non
     tokens = 3 * torch.randn(2, 16, 8)
     routing = router(tokens)
     logits = router.scorer(tokens).clean
-    plan = router.affinity(logits, logits.softmax(-1))
+    plan = router.affinity(logits, gates_of(logits))
     rows, columns = plan.sum(2), plan.sum(1) / 4
     assert set(routing.measures) == {"row_residual", "column_residual"}
     torch.testing.assert_close(routing.measures["row_residual"], (rows - 1).abs().amax(1).mean())
@@ -172,7 +173,7 @@ def test_newton_keeps_the_marginals(name: str) -> None:
 def test_sparse_token_choice_seats_by_the_plan() -> None:
     router = router_of("sparse_token_choice", num_iterations=9, learning_rate=0.1, top_k=2)
     tokens = 3 * torch.randn(2, 16, 8)
-    gates = router.scorer(tokens).clean.softmax(-1)
+    gates = gates_of(router.scorer(tokens).clean)
     affinity = sparse_plan_by_token(gates, 2, 9, 0.1)
     expected = seat_by_token(
         affinity, gates, top_k=2, capacity=8, batch_priority=False, normalize_combine=False
