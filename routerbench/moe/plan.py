@@ -112,9 +112,11 @@ class SparsePlan(Plan):
     """How many tokens asked for each expert."""
 
     def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E N D"]:
-        _, num_experts, _ = self.token.shape
-        slots = tokens.flatten(0, 1).index_select(0, self._rows()).unflatten(0, (num_experts, -1))
-        return slots.masked_fill(~_by_expert(self.filled), 0)
+        flat = tokens.flatten(0, 1)
+        # Empty slots hold a row of zeros: cheaper than to blank them out, and their gradients after that.
+        rows = self._rows().masked_fill(~self.filled.transpose(0, 1).flatten(), len(flat))
+        slots = torch.cat([flat, flat.new_zeros(1, flat.shape[1])]).index_select(0, rows)
+        return slots.unflatten(0, (self.token.shape[1], -1))
 
     def combine(self, slots: Float[Tensor, "E N D"]) -> Float[Tensor, "G S D"]:
         num_groups, num_tokens, _ = self.gates.shape
