@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TypeGuard
 
+# No setting means anything beyond, and single precision holds what is made of it.
+LARGEST = 1e12
+
 
 def check_count(name: str, value: object, most: int | None = None, limit: str = "") -> None:
     """Raise ValueError unless the setting `name` is a whole number from 1 to `most`, which `limit` names."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name}={value} must be a whole number of at least 1")
+    if value > LARGEST:
+        raise ValueError(f"{name}={value} is more than {LARGEST:.0e}: give at most that")
     if most is not None and value > most:
         raise ValueError(f"{name}={value} is more than {limit}={most}: give at most that")
 
@@ -18,12 +23,16 @@ def check_positive(name: str, value: object) -> None:
     """Raise ValueError unless the setting `name` is a finite number above 0."""
     if not _is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"{name}={value} must be a number above 0")
+    if not 1 / LARGEST <= value <= LARGEST:
+        raise ValueError(f"{name}={value} must be from {1 / LARGEST:.0e} to {LARGEST:.0e}")
 
 
 def check_not_negative(name: str, value: object) -> None:
     """Raise ValueError unless the setting `name` is a finite number of at least 0."""
     if not _is_number(value) or not 0 <= value < math.inf:
         raise ValueError(f"{name}={value} must be a number of at least 0")
+    if value > LARGEST:
+        raise ValueError(f"{name}={value} is more than {LARGEST:.0e}: give at most that")
 
 
 def check_flag(name: str, value: object) -> None:

@@ -131,6 +131,8 @@ def check(config: DictConfig) -> None:
     check_one_of("precision", config.precision, ("fp32", "bf16", "fp16"))
     check_one_of("runtime.wandb", config.runtime.wandb, ("offline", "online", "disabled"))
     _check_ranges(config)
+    if config.router.name == "dense" and "_target_" in config.router:
+        raise ValueError("router.name=dense is not what this router is: say router=dense")
     if not isinstance(config.placement, str | ListConfig):
         raise ValueError(f"placement={config.placement} is neither a name nor a list of blocks")
     if config.data.path is not None and "path" not in config.data.source:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from timm.layers import to_2tuple
 from timm.scheduler.scheduler import Scheduler
 from timm.utils.random import random_seed
@@ -58,7 +58,8 @@ def verify(config: DictConfig) -> None:
 
 def build_model(config: DictConfig, num_classes: int, **further: Any) -> nn.Module:
     """The backbone, without MoE layers; raises ValueError for a model that is unknown or impossible."""
-    arguments = {**config.model.arguments, **further}
+    of_model: Any = OmegaConf.to_container(config.model.arguments)  # timm takes lists, not nodes
+    arguments = {**of_model, **further}
     if config.model.drop_path_rate:  # not every timm model has it
         arguments["drop_path_rate"] = config.model.drop_path_rate
     return build_backbone(config.model.name, num_classes, config.data.image_size, **arguments)

@@ -4,6 +4,7 @@ import pickle
 import warnings
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from timm.models import load_state_dict
 from torch import Tensor, nn
@@ -29,8 +30,8 @@ def read_weights(path: Path) -> Weights:
     except Exception as error:  # a damaged pickle can raise any
         if isinstance(error.__cause__, pickle.UnpicklingError):
             raise ValueError(
-                f"model.weights={path} holds more than tensors, which could be code: save its weights as "
-                ".safetensors"
+                f"model.weights={path} is damaged, or holds more than tensors, which could be code: save its "
+                "weights as .safetensors"
             ) from None
         raise ValueError(
             f"model.weights={path} cannot be read as weights ({type(error).__name__}): give another file"
@@ -84,5 +85,12 @@ def _misfit(expected: Weights, weights: Weights) -> str | None:
         if weights[key].shape != value.shape:
             has, needs = tuple(weights[key].shape), tuple(value.shape)
             return f"its {key} is of shape {has}, and the model's of {needs}"
+        if value.is_floating_point() and not _is_plain(weights[key]):
+            return f"its {key} is not of finite real numbers"
     unexpected = next((key for key in weights if key not in expected), None)
     return f"it has {unexpected}, and the model has not" if unexpected else None
+
+
+def _is_plain(weight: Tensor) -> bool:
+    here = weight.layout == torch.strided and not weight.is_meta
+    return here and weight.is_floating_point() and bool(weight.isfinite().all())

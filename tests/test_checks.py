@@ -68,3 +68,21 @@ def test_an_unknown_choice_comes_with_all_and_the_nearest(value: object, text: s
     checks.check_one_of("x", "soft", ("soft", "hard"))
     with pytest.raises(ValueError, match=exactly(text)):
         checks.check_one_of("x", value, ("soft", "hard"))
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "text"),
+    [
+        (checks.check_count, 10**20, "x=100000000000000000000 is more than 1e+12: give at most that"),
+        (checks.check_positive, 1e300, "x=1e+300 must be from 1e-12 to 1e+12"),
+        (checks.check_positive, 1e-50, "x=1e-50 must be from 1e-12 to 1e+12"),
+        (
+            checks.check_not_negative,
+            10**26,
+            "x=100000000000000000000000000 is more than 1e+12: give at most that",
+        ),
+    ],
+)
+def test_numbers_beyond_all_meaning(check: Any, value: float, text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        check("x", value)

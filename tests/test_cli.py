@@ -36,6 +36,9 @@ REFUSED = [
     (["placement=last_3"], f"placement=last_3 is not one of: {PLACEMENTS} (did you mean last_2?)"),
     (["placement=[6]"], "placement=[6] names block 6: the blocks are 0 to 5"),
     (["placement=[1,1]"], "placement=[1, 1] names a block twice"),
+    (["placement=[true]"], "placement=[True] names block True: the blocks are 0 to 5"),
+    (["router=soft", "router.name=dense"], "router.name=dense is not what this router is: say router=dense"),
+    (["num_experts=10000000000000"], "num_experts=10000000000000 is more than 1e+12: give at most that"),
     (["placement=null"], "placement=None is neither a name nor a list of blocks"),
     (
         ["placement=stage"],

@@ -104,6 +104,11 @@ def test_what_must_be_equal_is_not_in_a_router(name: str) -> None:
     assert {key: raw[key] for key in shared} == {key: f"${{{key}}}" for key in shared}
 
 
+def test_a_model_takes_lists() -> None:
+    (config,) = composed(["model=pocket_convnext", "+model.arguments.depths=[1,1,2,1]"])
+    parts.verify(config)
+
+
 def test_any_other_model_of_timm() -> None:
     (config,) = composed(["model.name=convnextv2_atto", "data.image_size=64"])
     parts.verify(config)

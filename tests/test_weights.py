@@ -90,7 +90,8 @@ def test_code_in_a_file_never_runs(save: Callable[[Any, Path], Any], tmp_path: P
     path = tmp_path / "model.pth"
     save({**WEIGHTS, "more": Code(f"touch {tmp_path}/ran")}, path)
     assert refused(path) == (
-        f"model.weights={path} holds more than tensors, which could be code: save its weights as .safetensors"
+        f"model.weights={path} is damaged, or holds more than tensors, which could be code: "
+        "save its weights as .safetensors"
     )
     assert [file.name for file in tmp_path.iterdir()] == ["model.pth"]
 
@@ -155,3 +156,12 @@ def test_the_weights_of_an_moe_run_are_not_those_of_its_backbone(tmp_path: Path)
     write_weights(tmp_path, sparsify(build_backbone("pocket_vit", 10, 32, depth=1), "hash", 2, [0]))
     with pytest.raises(ValueError, match=r": it has experts \(blocks\.0\.mlp\.experts\.\w+\), so give"):
         check_fit(dense, read_weights(tmp_path), source="run", name="pocket_vit")
+
+
+@pytest.mark.parametrize(
+    "values", [torch.ones(2, dtype=torch.int64), torch.full((2,), torch.nan), torch.ones(2).to_sparse()]
+)
+def test_weights_that_are_no_finite_real_numbers_do_not_fit(values: torch.Tensor) -> None:
+    model = nn.LayerNorm(2)
+    with pytest.raises(ValueError, match=r": its weight is not of finite real numbers$"):
+        check_fit(model, {**model.state_dict(), "weight": values}, source="a.pth", name="b")

@@ -1,6 +1,7 @@
 """Experts: E MLPs in stacked tensors."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,8 +48,10 @@ class Experts(nn.Module):
         for name, shape in shapes.items():
             there = name in parameters
             self.register_parameter(name, nn.Parameter(torch.zeros(num_experts, *shape)) if there else None)
-        for weight in (*self.w1, *self.w2, *(() if self.wg is None else self.wg)):
-            nn.init.xavier_uniform_(weight)
+        bound = math.sqrt(6 / (width + hidden))  # Xavier's, of each expert alone
+        for weights in (self.w1, self.w2, self.wg):
+            if weights is not None:
+                nn.init.uniform_(weights, -bound, bound)
         self.act = act_layer()
         self.hidden_norm = hidden_norm
         self.drop1 = nn.Dropout(dropout)

@@ -152,7 +152,7 @@ def _has_skippable_convolution(block: nn.Module) -> bool:
 def _listed(placement: Sequence[int], num_blocks: int) -> list[int]:
     indices = list(placement)
     for index in indices:
-        if not isinstance(index, int) or not 0 <= index < num_blocks:
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < num_blocks:
             raise ValueError(
                 f"placement={indices} names block {index!r}: the blocks are 0 to {num_blocks - 1}"
             )

@@ -59,6 +59,8 @@ class SparseTransport:
                 raise ValueError(f"{name}={value} means nothing to solver={solver}: leave it out")
             check = check_count if name == "num_iterations" else check_positive
             check(name, value)
+        if tolerance is not None and tolerance >= 1:
+            raise ValueError(f"tolerance={tolerance} must be a number below 1")
         self.settings: dict[str, Any] = {"solver": solver, **SOLVERS[solver], **given}
 
     def by_expert(self, gates: Float[Tensor, "G S E"], capacity: int) -> Float[Tensor, "G S E"]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+from omegaconf import OmegaConf
 
+from routerbench.config import conf_dir
 from routerbench.report.rows import DENSE, Row, origins_of, row_of
 from routerbench.report.runs import Run, Settings, finished_last, key_of, runs_of, settings_of, text_of
 
@@ -96,10 +98,22 @@ def _router(run: Run) -> dict[str, Any]:
 
 
 def _label(router: Settings, routers: Sequence[Settings]) -> str:
-    """The router's name, how it is evaluated, and its settings that differ from a namesake's on the board."""
+    """The router's name, and its settings that are not those of its file, or of a namesake on the board."""
     namesakes = [other for other in routers if other["name"] == router["name"]]
-    names = sorted({*_differing(namesakes), *_evaluated_otherwise(router)})
+    names = sorted({*_differing(namesakes), *_not_of_its_file(router)})
     return " ".join([str(router["name"]), *(f"{name}={text_of(router.get(name))}" for name in names)])
+
+
+def _not_of_its_file(router: Settings) -> list[str]:
+    """The settings with another value than in `conf/router`, where the files of other people are not."""
+    file = conf_dir() / "router" / f"{router['name']}.yaml"
+    if not file.is_file():
+        return _evaluated_otherwise(router)
+    usual = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    assert isinstance(usual, dict)
+    # What a file passes on from the settings that all routers share is in the board's title.
+    own = {name: value for name, value in usual.items() if not str(value).startswith("${")}
+    return [name for name in router if name in own and router[name] != own[name]]
 
 
 def _evaluated_otherwise(router: Settings) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from routerbench.report.boards import Board, marks
-from routerbench.report.rows import Row
+from routerbench.report.rows import Cost, Row
 from routerbench.stats import Estimate
 
 NOTHING = "-"
@@ -14,7 +14,8 @@ LEGEND = (
     "± is half the width of the 95 % t-interval over seeds. Minus dense: top-1 minus that of the dense twin, "
     "in points, paired by seed. The intervals are not corrected for the number of routers compared.",
     "Balanced: accuracy averaged over classes. n counts the finished runs, failed those out of memory too. "
-    "Dropped: tokens that no slot holds. Costs are means over the finished runs, peak GiB is the largest.",
+    "Dropped: tokens that no slot holds. Costs are means over the finished runs, peak GiB is the largest; in "
+    "brackets: in evaluation, where that differs.",
 )
 
 
@@ -49,8 +50,8 @@ def cost_columns(board: Board) -> Sequence[Column]:
     giga = any(row.cost.flops_per_image >= 1e9 for row in board.rows)
     unit, scale = ("GFLOP", 1e9) if giga else ("MFLOP", 1e6)
     return (
-        Column("slots/token", "slots\n/tok.", lambda row: _fixed(row.cost.slots_per_token, 2)),
-        Column(f"{unit}s/image", f"{unit}\n/img", lambda row: _significant(row.cost.flops_per_image / scale)),
+        Column("slots/token", "slots\n/tok.", lambda row: _slots(row.cost)),
+        Column(f"{unit}s/image", f"{unit}\n/img", lambda row: _flops(row.cost, scale)),
         Column("params M", "params\nM", lambda row: _significant(row.cost.params_total / 1e6)),
         Column("active M", "active\nM", lambda row: _significant(row.cost.params_active / 1e6)),
         Column("images/s", "img\n/s", lambda row: _significant(row.cost.images_per_second)),
@@ -68,6 +69,19 @@ def _estimate(estimate: Estimate, sign: str) -> str:
     mean = _fixed(100 * estimate.mean, 2, sign)
     half = 50 * (estimate.high - estimate.low)
     return mean if math.isnan(half) else f"{mean}{PLUS_MINUS}{half:.2f}"
+
+
+def _slots(cost: Cost) -> str:
+    return _both(_fixed(cost.slots_per_token, 2), _fixed(cost.slots_per_token_eval, 2))
+
+
+def _flops(cost: Cost, scale: float) -> str:
+    return _both(_significant(cost.flops_per_image / scale), _significant(cost.flops_per_image_eval / scale))
+
+
+def _both(training: str, evaluation: str) -> str:
+    """What it is in training and, in brackets, in evaluation where that is something else."""
+    return training if evaluation in (training, NOTHING) else f"{training} ({evaluation})"
 
 
 def _fixed(value: float, digits: int, sign: str = "") -> str:

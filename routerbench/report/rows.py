@@ -19,7 +19,9 @@ class Cost:
     """Means over the finished runs (peak_memory_gib: the largest), nan where no run tells."""
 
     slots_per_token: float
+    slots_per_token_eval: float
     flops_per_image: float
+    flops_per_image_eval: float
     params_total: float
     params_active: float
     images_per_second: float

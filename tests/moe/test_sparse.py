@@ -139,7 +139,7 @@ def test_settings_that_mean_nothing_to_a_router(name: str, setting: str) -> None
 def test_a_single_expert_is_the_dense_mlp(name: str) -> None:
     dense = build_backbone("pocket_vit", 10, 32, depth=2, embed_dim=16, num_heads=2).eval()
     # The one sigmoid is no softmax: over the sum of the chosen gates it weighs 1 as well.
-    settings = {"normalize_combine": True} if name == "sigmoid_bias" else {}
+    settings: dict[str, Any] = {"normalize_combine": True} if name == "sigmoid_bias" else {}
     moe = sparsify(copy.deepcopy(dense), name, 1, [0, 1], **settings).eval()
     images = torch.randn(3, 3, 32, 32)
     assert_close(moe(images), dense(images), atol=1e-5, rtol=1e-5)

@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from routerbench.records import read_records
 from routerbench.report import Board, build_boards
 from routerbench.report.boards import marks
+from routerbench.report.columns import cost_columns
 
 WriteRun = Callable[..., Path]
 
@@ -119,13 +121,13 @@ def test_label_shows_the_settings_in_which_namesakes_differ(results: Path, write
     write_run("token_choice", 0, 0.8, settings={"top_k": 1, "noise_std": 1.0})
     write_run("token_choice", 0, 0.7, settings={"top_k": 2, "noise_std": 1.0})
     write_run("token_choice", 0, 0.6, settings={"top_k": 2, "noise_std": 1.0, "batch_priority": True})
-    write_run("soft", 0, 0.5, settings={"slots_per_expert": 4})
+    write_run("soft", 0, 0.5, settings={"slots_per_expert": 4, "noise_std": 0})
     (board,) = boards_of(results)
     assert labels(board) == [
         "token_choice batch_priority=null top_k=1",
         "token_choice batch_priority=null top_k=2",
         "token_choice batch_priority=true top_k=2",
-        "soft",
+        "soft slots_per_expert=4",
     ]
 
 
@@ -198,3 +200,13 @@ def test_a_copied_run_is_no_second_seed(results: Path, write_run: WriteRun) -> N
     (board,) = boards_of(results)
     assert (board.rows[0].top1.n, board.rows[0].top1.mean) == (1, 0.9)
     assert board.notes == ["Same configuration and seed twice, the later counts: 1"]
+
+
+def test_costs_of_evaluation_stand_in_brackets_where_they_differ(results: Path, write_run: WriteRun) -> None:
+    path = write_run("hash", 0, 0.6, settings={"dropless": True})
+    record = json.loads(path.read_text())
+    record["cost"] |= {"slots_per_token_eval": 8.0, "flops_per_image_eval": 93_000_000}
+    path.write_text(json.dumps(record))
+    (board,) = boards_of(results)
+    slots, flops, *_ = [column.text(board.rows[0]) for column in cost_columns(board)]
+    assert (slots, flops) == ("1.00 (8.00)", "41.2 (93.0)")

@@ -21,7 +21,7 @@ def test_full_precision_and_every_row_of_every_board(results: Path, write_run: W
     rows = sheet[["board", "router", "done", "failed", "oom", "config.num_experts"]].fillna(0)
     assert rows.to_numpy().tolist() == [
         [1, "dense", 1, 0, 0, 0],
-        [1, "soft", 2, 0, 0, 8],
+        [1, "soft slots_per_expert=4", 2, 0, 0, 8],
         [2, "dense", 1, 0, 0, 0],
         [2, "hash", 0, 1, 1, 16],
     ]

@@ -51,7 +51,7 @@ def test_paste(results: Path, write_run: WriteRun, tmp_path: Path) -> None:
     write_report(results, readme, quiet())
     text = readme.read_bytes().decode()
     assert text.startswith("# Read\r\n<!-- board:begin -->\n### landcover32 · ")
-    assert text.endswith("the largest.\n<!-- board:end -->\nrest\n")
+    assert text.endswith("where that differs.\n<!-- board:end -->\nrest\n")
     assert "\nold\n" not in text
 
 
