@@ -106,10 +106,10 @@ def _label(router: Settings, routers: Sequence[Settings]) -> str:
 
 def _not_of_its_file(router: Settings) -> list[str]:
     """The settings with another value than in `conf/router`, where the files of other people are not."""
-    file = conf_dir() / "router" / f"{router['name']}.yaml"
-    if not file.is_file():
+    files = {file.stem: file for file in (conf_dir() / "router").glob("*.yaml")}
+    if router["name"] not in files:
         return _evaluated_otherwise(router)
-    usual = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    usual = OmegaConf.to_container(OmegaConf.load(files[router["name"]]), resolve=False)
     assert isinstance(usual, dict)
     # What a file passes on from the settings that all routers share is in the board's title.
     own = {name: value for name, value in usual.items() if not str(value).startswith("${")}
