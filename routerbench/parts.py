@@ -20,6 +20,7 @@ from routerbench.config import check, is_dense
 from routerbench.data.loaders import Loader, test_loader, train_loader
 from routerbench.data.sources import Source
 from routerbench.moe.experts import Experts, check_options
+from routerbench.moe.router import Router
 from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, place, replace_mlps, take_shape
 from routerbench.optim import make_optimizer, make_scheduler
 from routerbench.weights import Weights, check_fit, read_weights
@@ -96,7 +97,6 @@ def put_moe_layers(model: nn.Module, config: DictConfig) -> list[int]:
         return []
     placement = config.placement if isinstance(config.placement, str) else list(config.placement)
     indices = place(list(mlp_blocks(model)), placement)
-    make_router = partial(configured_router, config.router, num_experts=config.num_experts)
     make_experts = partial(
         Experts.from_dense,
         num_experts=config.num_experts,
@@ -107,12 +107,21 @@ def put_moe_layers(model: nn.Module, config: DictConfig) -> list[int]:
     replace_mlps(
         model,
         indices,
-        lambda width: make_router(width=width),
+        partial(_router, config.router, config.num_experts),
         make_experts,
         config.group,
         config.extra_skip,
     )
     return indices
+
+
+def _router(config: DictConfig, num_experts: int, width: int) -> Router:
+    """The configured router, which is refused by the name of a setting as it is typed."""
+    try:
+        return configured_router(config, width, num_experts)
+    except ValueError as error:
+        named = str(error).partition("=")[0]
+        raise ValueError(f"router.{error}" if named in config else str(error)) from error
 
 
 def load_data(config: DictConfig) -> Data:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from routerbench.checks import check_not_negative, check_one_of, check_positive
+from routerbench.checks import check_count, check_not_negative, check_one_of, check_positive
 from routerbench.moe.dense_mlp import DenseMlp, read_mlp
 
 EXPERT_INITS = ("shared", "independent", "upcycle")
@@ -42,6 +42,8 @@ class Experts(nn.Module):
         parameters: Sequence[str] = ("w1", "b1", "w2", "b2"),
     ) -> None:
         super().__init__()
+        for name, count in (("num_experts", num_experts), ("width", width), ("hidden", hidden)):
+            check_count(name, count)
         self.num_experts = num_experts
         into, out = (width, hidden), (hidden, width)
         shapes = {"w1": into, "b1": into[1:], "w2": out, "b2": out[1:], "wg": into, "bg": into[1:]}

@@ -15,7 +15,7 @@ class MoE(nn.Module):
 
     `group` says which tokens are routed together: those of one `"image"`, or of a number of images. What
     a batch leaves over is a smaller group, with the capacity of its size. Raises ValueError for a group
-    that is neither, or that the router cannot take.
+    that is neither, or that the router cannot take, and for a router of another number of experts.
     """
 
     def __init__(self, router: Router, experts: Experts, group: str | int = "image") -> None:
@@ -24,6 +24,11 @@ class MoE(nn.Module):
         if group not in ("image", 1) and not router.spans_images:
             raise ValueError(
                 f"group={group} would mix images: {type(router).__name__} routes each alone, group=image"
+            )
+        num_experts = getattr(router, "num_experts", experts.num_experts)
+        if num_experts != experts.num_experts:
+            raise ValueError(
+                f"num_experts={experts.num_experts} of the experts is not that of the router, {num_experts}"
             )
         self.router = router
         self.experts = experts

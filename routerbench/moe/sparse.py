@@ -46,6 +46,7 @@ class SparseRouter(Router, ABC):
         dropless: bool = False,
     ) -> None:
         super().__init__()
+        check_count("width", width)
         check_count("num_experts", num_experts)
         check_flag("normalize_combine", normalize_combine)
         self.num_experts = num_experts

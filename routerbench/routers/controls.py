@@ -29,6 +29,7 @@ class PositionRouter(Router, ABC):
         dropless: bool,
     ) -> None:
         super().__init__()
+        check_count("width", width)
         check_count("num_experts", num_experts)
         check_count("top_k", top_k, num_experts, "num_experts")
         self.num_experts = num_experts

@@ -32,6 +32,7 @@ class FixedMixture(Router, ABC):
         capacity_multiple_of: int,
     ) -> None:
         super().__init__()
+        check_count("width", width)
         check_count("num_experts", num_experts)
         if slots_per_expert is not None:
             check_count("slots_per_expert", slots_per_expert)

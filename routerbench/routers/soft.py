@@ -34,6 +34,7 @@ class Soft(Router):
         capacity_multiple_of: int,
     ) -> None:
         super().__init__()
+        check_count("width", width)
         check_count("num_experts", num_experts)
         check_not_negative("noise_std", noise_std)
         self.noise_std = noise_std

@@ -129,3 +129,16 @@ def test_soft_does_not_mix_images() -> None:
     with pytest.raises(ValueError, match=r"^group=2 would mix images: Soft routes each alone, group=image$"):
         MoE(router, experts, group=2)
     assert MoE(router, experts, group=1).images_per_group == 1
+
+
+@pytest.mark.parametrize("router", ["expert_choice", "hash", "soft"])
+def test_router_and_experts_must_agree(router: str) -> None:
+    message = "num_experts=5 of the experts is not that of the router, 4"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        MoE(build_router(router, 8, 4), Experts(5, 8, 16))
+
+
+@pytest.mark.parametrize("router", ["expert_choice", "hash", "soft", "uniform"])
+def test_a_width_of_nothing_is_refused(router: str) -> None:
+    with pytest.raises(ValueError, match=r"^width=0 must be a whole number of at least 1$"):
+        build_router(router, 0, 4)

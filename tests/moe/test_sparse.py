@@ -81,6 +81,7 @@ def test_normalised_weights_of_extreme_logits_are_finite(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
+        ("token_choice", {"capacity": 0}, "capacity=0 must be a whole number of at least 1"),
         ("token_choice", {"top_k_eval": 5}, "top_k_eval=5 is more than num_experts=4: give at most that"),
         ("expert_choice", {"capacity_factor_eval": 0.0}, "capacity_factor_eval=0.0 must be a number above 0"),
         (
