@@ -49,7 +49,7 @@ def check_one_of(name: str, value: object, choices: Sequence[str]) -> None:
 
 def did_you_mean(value: object, choices: Sequence[str]) -> str:
     """The nearest of the choices, as the end of a sentence; empty when none is near."""
-    near = get_close_matches(str(value), choices, n=1)
+    near = get_close_matches(value, choices, n=1) if isinstance(value, str) else []
     return f" (did you mean {near[0]}?)" if near else ""
 
 
