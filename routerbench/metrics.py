@@ -85,10 +85,11 @@ def _leaning(plan: Plan) -> dict[str, Float[Tensor, ""]]:
 
 def _service(plan: Plan) -> dict[str, Float[Tensor, ""]]:
     """What tokens got, summed over tokens."""
-    served, first = plan.served, plan.gates.argmax(-1, keepdim=True)
+    serves, first = plan.serves, plan.gates.argmax(-1, keepdim=True)
+    served = serves.sum(-1)
     flags = {
         "dropped_fraction": plan.dropped,
-        "first_choice_fraction": plan.serves.gather(-1, first),
+        "first_choice_fraction": serves.gather(-1, first),
         **{f"served_by_{count}_fraction": served >= count for count in (1, 2, 4)},
     }
     return {name: flag.sum().to(plan.gates.dtype) for name, flag in flags.items()}

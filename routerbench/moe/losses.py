@@ -28,7 +28,7 @@ def load_loss(
     `noise_std` is the deviation of the noise as it was added.
     """
     threshold = noisy_logits.topk(top_k, dim=-1).values[..., -1:]
-    # Beyond nine it is 0 or 1 to all digits, and a CPU takes thirty times as long for numbers so small.
+    # Beyond nine it is 0 or 1 to all digits, and a CPU is slow with numbers so small.
     deviations = ((threshold - logits) / (noise_std * math.sqrt(2))).clamp(-9, 9)
     chosen = 0.5 * torch.erfc(deviations)
     return _squared_variation(chosen.mean(1)).mean()

@@ -129,6 +129,8 @@ def _differing(settings: Sequence[Settings]) -> list[str]:
 
 def _title(settings: Settings) -> str:
     names = [text_of(settings["data.name"]), text_of(settings["model.name"])]
+    if settings.get("model.weights") is not None:  # what starts from trained weights had more training
+        names.append(f"from {text_of(settings['model.weights'])}")
     moe = _moe_title(settings) if "placement" in settings else ["dense only"]
     return " · ".join([*names, *moe, f"{text_of(settings['epochs'])} epochs"])
 

@@ -34,6 +34,7 @@ def router_column(board: Board) -> Column:
 
 
 def quality_columns() -> Sequence[Column]:
+    """What a row came to: accuracies, outcomes of its runs, dropped tokens."""
     return (
         Column("top-1 %", "top-1\n%", lambda row: _estimate(row.top1, "")),
         Column("minus dense, points", "minus dense\npoints", lambda row: _estimate(row.minus_dense, "+")),

@@ -57,6 +57,17 @@ def test_title_names_the_cell(results: Path, write_run: WriteRun) -> None:
     assert {board.subtitle for board in boards_of(results)} == {"evaluation at train capacity, raw weights"}
 
 
+def test_title_says_what_training_started_from(results: Path, write_run: WriteRun) -> None:
+    write_run("soft", 0, 0.8, model={"name": "pocket_vit", "weights": "results/runs/x"})
+    write_run("soft", 1, 0.7, model={"name": "pocket_vit", "weights": None})
+    titles = [board.title for board in boards_of(results)]
+    cell = "placement last_2 · 8 experts · capacity factor 1 · group image · 8 epochs"
+    assert sorted(titles) == [
+        f"landcover32 · pocket_vit · from results/runs/x · {cell}",
+        f"landcover32 · pocket_vit · {cell}",
+    ]
+
+
 def test_a_row_says_how_it_is_evaluated_when_not_as_it_is_trained(results: Path, write_run: WriteRun) -> None:
     plain = {"capacity_factor_eval": None, "top_k_eval": None, "dropless": False}
     write_run("token_choice", 0, 0.8, settings={**plain, "capacity_factor_eval": 4.0})
