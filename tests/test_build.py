@@ -15,9 +15,8 @@ from routerbench.moe.sparse import SparseRouter
 from routerbench.routers.soft import Soft
 from routerbench.routers.token_choice import TokenChoice
 
-ROUTERS = (
-    "expert_choice, hash, random, sigmoid_bias, sinkhorn_expert_choice, sinkhorn_token_choice, soft, "
-    "soft_identity, sparse_expert_choice, sparse_token_choice, token_choice, uniform"
+ROUTERS = ", ".join(
+    sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml") if path.stem != "dense")
 )
 SPARSE_SETTINGS = (
     "scorer, projection_width, temperature, noise_std, normalize_combine, importance_weight, load_weight, "

@@ -10,13 +10,11 @@ import pytest
 import torch
 
 from routerbench import cli, experiment
+from routerbench.config import conf_dir
 
 VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
 TINY = ("data=digits", "augment=none", "epochs=1", VIT, "num_experts=4", "runtime.threads=1")
-ROUTERS = (
-    "dense, expert_choice, hash, random, sigmoid_bias, sinkhorn_expert_choice, sinkhorn_token_choice, soft, "
-    "soft_identity, sparse_expert_choice, sparse_token_choice, token_choice, uniform"
-)
+ROUTERS = ", ".join(sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml")))
 PLACEMENTS = "last_2, every_2, last_half, stage, none"
 EXTENSIONS = ".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp"
 FOLDER = (
@@ -378,7 +376,7 @@ def test_help_names_the_commands_and_every_setting(tmp_path: Path) -> None:
     assert "routerbench train router=expert_choice" in done.stdout
     done = console("train", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert "router: dense, expert_choice, hash, random" in done.stdout
+    assert f"router: {ROUTERS}\n" in done.stdout
     assert "capacity_factor: 1.0" in done.stdout
     assert files(tmp_path) == []
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from routerbench import cli
 from routerbench.compose import cells
+from routerbench.config import conf_dir
 
 OPTIM_HAS = (
     "optim has: name, lr, weight_decay, expert_weight_decay, clip_grad, accumulation_steps, schedule, "
@@ -19,10 +20,7 @@ SETTINGS = (
     "expert_mlp_ratio, expert_dropout, extra_skip, seed, data, augment, epochs, batch_size, optim, "
     "precision, eval_every, runtime"
 )
-ROUTERS = (
-    "dense, expert_choice, hash, random, sigmoid_bias, sinkhorn_expert_choice, sinkhorn_token_choice, soft, "
-    "soft_identity, sparse_expert_choice, sparse_token_choice, token_choice, uniform"
-)
+ROUTERS = ", ".join(sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml")))
 SOFT_HAS = (
     "router has: name, _target_, slots_per_expert, noise_std, capacity_factor, capacity_rounding, "
     "capacity_multiple_of"
