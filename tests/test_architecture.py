@@ -12,12 +12,13 @@ PACKAGE = Path(__file__).parent.parent / "routerbench"
 
 # The walk of the data: a module imports what stands above it.
 WALK = (
-    {"moe.plan", "moe.sparse_solvers"},
+    {"moe.plan", "moe.sparse_solvers", "moe.expert_loop"},
     {"moe.slots", "moe.scorer", "moe.transport", "moe.losses", "moe.router"},
     {"moe.sparse"},
     {"moe.hidden_norm"},
     {"moe.dense_mlp"},
     {"moe.experts"},
+    {"moe.backends"},
     {"moe.layer"},
     {"moe.surgery"},
     {"build", "costs", "metrics"},

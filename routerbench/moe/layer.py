@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from routerbench.moe.backends import BACKENDS, check_backend, why_not
 from routerbench.moe.experts import Experts
 from routerbench.moe.router import Router, Routing
 
@@ -14,13 +15,19 @@ class MoE(nn.Module):
     """An MLP of experts for tokens of any layout `(B, ..., D)`; the output has the shape of the input.
 
     `group` says which tokens are routed together: those of one `"image"`, or of a number of images. What
-    a batch leaves over is a smaller group, with the capacity of its size. Raises ValueError for a group
-    that is neither, or that the router cannot take, and for a router of another number of experts.
+    a batch leaves over is a smaller group, with the capacity of its size. `backend` is a name of `BACKENDS`;
+    without one it is `loop` on a CPU, where that knows the experts, and `bmm` otherwise, under autocast and
+    under torch.compile. Raises ValueError for a group that is neither, or that the router cannot take, for a
+    router of another number of experts, and for a backend that is unknown or cannot compute the experts.
     """
 
-    def __init__(self, router: Router, experts: Experts, group: str | int = "image") -> None:
+    def __init__(
+        self, router: Router, experts: Experts, group: str | int = "image", backend: str | None = None
+    ) -> None:
         super().__init__()
         check_group(group)
+        if backend is not None:
+            check_backend(backend, experts)
         if group not in ("image", 1) and not router.spans_images:
             raise ValueError(
                 f"group={group} would mix images: {type(router).__name__} routes each alone, group=image"
@@ -33,6 +40,7 @@ class MoE(nn.Module):
         self.router = router
         self.experts = experts
         self.images_per_group = 1 if group == "image" else int(group)
+        self.backend = backend
         self.routing: Routing | None = None
         """The latest decision; its plan is that of the full groups where a batch also left a smaller one."""
 
@@ -56,8 +64,14 @@ class MoE(nn.Module):
     ) -> tuple[Float[Tensor, "B ... D"], Routing]:
         tokens = x.reshape(len(x) // images_per_group, -1, x.shape[-1])
         routing = self.router(tokens)
-        slots = self.experts(routing.plan.dispatch(tokens), routing.plan.filled.transpose(0, 1))
-        return routing.plan.combine(slots).to(x.dtype).view(x.shape), routing
+        y = BACKENDS[self.backend or self._default_backend()](routing.plan, self.experts, tokens)
+        return y.to(x.dtype).view(x.shape), routing
+
+    def _default_backend(self) -> str:
+        # In low precision the loop would cast the weights of every expert twice.
+        low_precision = torch.is_autocast_enabled(self.experts.w1.device.type)
+        batched = low_precision or torch.compiler.is_compiling() or why_not("loop", self.experts)
+        return "bmm" if batched else "loop"
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the latest decision, which holds a graph that cannot be copied."""

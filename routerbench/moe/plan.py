@@ -2,16 +2,17 @@
 
 Axes, here and everywhere: G groups, S tokens per group, D width, E experts, C slots per expert and group,
 K choices of a token, H hidden width of an expert, P slots per expert of a soft plan, N slots of an expert in
-all groups, G times C.
+all groups, G times C, M slots of all experts, without most that are empty.
 """
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
@@ -40,6 +41,17 @@ class Plan(ABC):
     @abstractmethod
     def combine(self, slots: Float[Tensor, "E N D"]) -> Float[Tensor, "G S D"]:
         """Carry weighted slot outputs home; sparse plans add up in the precision of the weights."""
+
+    @abstractmethod
+    def pack(self, tokens: Float[Tensor, "G S D"]) -> tuple[Float[Tensor, "M D"], Int[Tensor, "E"]]:
+        """Carry tokens to the filled slots alone, expert by expert, and say how many each expert has.
+
+        M is known without a look at the plan: what is beyond their sum are empty slots.
+        """
+
+    @abstractmethod
+    def unpack(self, rows: Float[Tensor, "M D"]) -> Float[Tensor, "G S D"]:
+        """Carry weighted outputs home, those of the rows of `pack` or of the first of them."""
 
     @abstractmethod
     def dense(self) -> tuple[Float[Tensor, "G S E C"], Float[Tensor, "G S E C"]]:
@@ -110,19 +122,27 @@ class SparsePlan(Plan):
     gates: Float[Tensor, "G S E"]
     asked: Int[Tensor, "G E"]
     """How many tokens asked for each expert."""
+    num_asks: int | None = None
+    """Requests for slots in a group, which bound the filled ones; None where nothing but C does."""
 
     def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E N D"]:
         flat = tokens.flatten(0, 1)
         # Empty slots hold a row of zeros: cheaper than to blank them out, and their gradients after that.
-        rows = self._rows().masked_fill(~self.filled.transpose(0, 1).flatten(), len(flat))
+        rows = self._rows().masked_fill(~_by_expert(self.filled).flatten(), len(flat))
         slots = torch.cat([flat, flat.new_zeros(1, flat.shape[1])]).index_select(0, rows)
         return slots.unflatten(0, (self.token.shape[1], -1))
 
     def combine(self, slots: Float[Tensor, "E N D"]) -> Float[Tensor, "G S D"]:
-        num_groups, num_tokens, _ = self.gates.shape
-        weighted = (slots * _by_expert(self.weight)).flatten(0, 1)
-        home = weighted.new_zeros(num_groups * num_tokens, slots.shape[-1])
-        return home.index_add(0, self._rows(), weighted).unflatten(0, (num_groups, num_tokens))
+        weighted = (slots * _by_expert(self.weight)[..., None]).flatten(0, 1)
+        return self._home(self._rows(), weighted)
+
+    def pack(self, tokens: Float[Tensor, "G S D"]) -> tuple[Float[Tensor, "M D"], Int[Tensor, "E"]]:
+        index, _, counts = self._seats
+        return tokens.flatten(0, 1).index_select(0, index), counts
+
+    def unpack(self, rows: Float[Tensor, "M D"]) -> Float[Tensor, "G S D"]:
+        index, weight, _ = self._seats
+        return self._home(index[: len(rows)], rows * weight[: len(rows), None])
 
     def dense(self) -> tuple[Float[Tensor, "G S E C"], Float[Tensor, "G S E C"]]:
         seated = F.one_hot(self.token, self.gates.shape[1]) * self.filled[..., None]
@@ -157,11 +177,28 @@ class SparsePlan(Plan):
         pairs, alike = filled * (filled - 1), (slots * (slots - 1)).sum(1)
         return Mixing(torch.zeros_like(filled), torch.ones_like(filled), alike / pairs.clamp(min=1))
 
+    @cached_property
+    def _seats(self) -> tuple[Int[Tensor, "M"], Float[Tensor, "M"], Int[Tensor, "E"]]:
+        """Row and weight of the token in each filled slot, expert by expert, and how many an expert has."""
+        num_groups = len(self.token)
+        filled = _by_expert(self.filled)
+        most = filled.numel() if self.num_asks is None else min(filled.numel(), num_groups * self.num_asks)
+        # A sort finds them without the question how many there are, for which the host would have to wait.
+        order = filled.flatten().sort(descending=True, stable=True).indices[:most]
+        weight = _by_expert(self.weight).flatten()
+        return self._rows().index_select(0, order), weight.index_select(0, order), filled.sum(1)
+
     def _rows(self) -> Int[Tensor, "N"]:
         """Row of each slot's token among all tokens (G*S, D), in the order of the slots (E, G, C)."""
         num_groups, num_tokens, _ = self.gates.shape
         first = torch.arange(num_groups, device=self.token.device) * num_tokens
-        return (self.token + first[:, None, None]).transpose(0, 1).flatten()
+        return _by_expert(self.token + first[:, None, None]).flatten()
+
+    def _home(self, index: Int[Tensor, "N"], rows: Float[Tensor, "N D"]) -> Float[Tensor, "G S D"]:
+        """The sum of the rows of each token."""
+        num_groups, num_tokens, _ = self.gates.shape
+        home = rows.new_zeros(num_groups * num_tokens, rows.shape[1])
+        return home.index_add_(0, index, rows).unflatten(0, (num_groups, num_tokens))
 
 
 @dataclass(frozen=True)
@@ -180,6 +217,14 @@ class SoftPlan(Plan):
     def combine(self, slots: Float[Tensor, "E N D"]) -> Float[Tensor, "G S D"]:
         by_group = slots.unflatten(1, (-1, self.num_slots)).transpose(0, 1).flatten(1, 2)
         return self.combine_weight.flatten(2) @ by_group.to(self.combine_weight.dtype)
+
+    def pack(self, tokens: Float[Tensor, "G S D"]) -> tuple[Float[Tensor, "M D"], Int[Tensor, "E"]]:
+        slots = self.dispatch(tokens)
+        counts = torch.full((len(slots),), slots.shape[1], device=slots.device)
+        return slots.flatten(0, 1), counts
+
+    def unpack(self, rows: Float[Tensor, "M D"]) -> Float[Tensor, "G S D"]:
+        return self.combine(rows.unflatten(0, (self.dispatch_weight.shape[2], -1)))
 
     def dense(self) -> tuple[Float[Tensor, "G S E C"], Float[Tensor, "G S E C"]]:
         return self.dispatch_weight, self.combine_weight
@@ -226,6 +271,5 @@ def away_from_zero(gates: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return gates.clamp(min=torch.finfo(gates.dtype).tiny ** 0.5)
 
 
-def _by_expert(slots: Tensor) -> Tensor:
-    """(G, E, C) -> (E, G*C, 1)."""
-    return slots.transpose(0, 1).flatten(1)[..., None]
+def _by_expert(slots: Shaped[Tensor, "G E C"]) -> Shaped[Tensor, "E N"]:
+    return slots.transpose(0, 1).flatten(1)

@@ -121,7 +121,7 @@ def fill_slots(
     token = queue.gather(1, place.clamp(max=queue.shape[1] - 1).flatten(1)).view_as(place)
     token = token.masked_fill(~filled, 0)
     weight = gates.transpose(1, 2).gather(2, token).masked_fill(~filled, 0)
-    return SparsePlan(token, weight, filled, gates, asked)
+    return SparsePlan(token, weight, filled, gates, asked, num_asks=asks.shape[1])
 
 
 def seat_by_expert(

@@ -1,0 +1,94 @@
+"""Backends: ways to compute one and the same layer."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from routerbench.checks import check_one_of
+from routerbench.moe.expert_loop import ExpertLoop
+from routerbench.moe.experts import Experts
+from routerbench.moe.plan import Plan
+
+Backend = Callable[[Plan, Experts, Float[Tensor, "G S D"]], Float[Tensor, "G S D"]]
+
+
+def bmm(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S D"]:
+    """All slots, empty ones too, in one batched product for all experts; made of plain operations."""
+    return plan.combine(experts(plan.dispatch(tokens), plan.filled.transpose(0, 1)))
+
+
+def loop(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S D"]:
+    """The filled slots, one expert after the other; the host asks how many they are, so it is for CPUs."""
+    rows, counts = plan.pack(tokens)
+    sizes = counts.tolist()
+    rows = _low_precision(rows[: sum(sizes)])
+    assert isinstance(experts.act, nn.GELU)
+    with torch.autocast(rows.device.type, enabled=False):
+        out = ExpertLoop.apply(
+            rows, sizes, experts.act.approximate, experts.w1, experts.b1, experts.w2, experts.b2
+        )
+    return plan.unpack(out)
+
+
+def grouped(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S D"]:
+    """The filled slots by grouped products, as many at once as torch's `F.grouped_mm` makes of them."""
+    rows, counts = plan.pack(tokens)
+    counts[-1] += len(rows) - counts.sum()  # what is left over is empty, and weighs nothing
+    rows = _low_precision(rows)
+    offsets = counts.cumsum(0, dtype=torch.int32)
+    expert = torch.arange(len(counts), device=rows.device).repeat_interleave(counts, output_size=len(rows))
+
+    def affine(x: Float[Tensor, "M I"], weight: Tensor, bias: Tensor | None) -> Float[Tensor, "M O"]:
+        product = F.grouped_mm(x, weight.to(x.dtype), offs=offsets)
+        return product if bias is None else product + bias.to(x.dtype).index_select(0, expert)
+
+    hidden = affine(rows, experts.w1, experts.b1)
+    gate = hidden if experts.wg is None else affine(rows, experts.wg, experts.bg)
+    hidden = experts.drop1(experts.act(gate) if experts.wg is None else experts.act(gate) * hidden)
+    return plan.unpack(experts.drop2(affine(hidden, experts.w2, experts.b2)))
+
+
+def one_hot(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S D"]:
+    """The definition (GShard; Liu et al. 2024): products with the dense dispatch and combine tensors."""
+    dispatch, combine = plan.dense()
+    slots = torch.einsum("gsec,gsd->egcd", dispatch.to(tokens.dtype), tokens)
+    out = experts(slots.flatten(1, 2), plan.filled.transpose(0, 1)).view(slots.shape)
+    return torch.einsum("gsec,egcd->gsd", combine, out.to(combine.dtype))
+
+
+BACKENDS: dict[str, Backend] = {"bmm": bmm, "loop": loop, "grouped": grouped, "one_hot": one_hot}
+
+
+def check_backend(name: str, experts: Experts) -> None:
+    """Raise ValueError for a backend that is unknown, or cannot compute these experts."""
+    check_one_of("backend", name, tuple(BACKENDS))
+    problem = why_not(name, experts)
+    if problem:
+        raise ValueError(f"backend={name} {problem}: take backend=bmm")
+
+
+def why_not(name: str, experts: Experts) -> str | None:
+    """Why this backend cannot compute these experts where they are; None when it can."""
+    device = experts.w1.device.type
+    if name in ("loop", "grouped") and experts.hidden_norm is not None:
+        return f"knows no {type(experts.hidden_norm).__name__} between the layers of experts"
+    if name == "grouped" and experts.w1.dtype == torch.float64:
+        return "knows no double precision"
+    if name != "loop":
+        return None
+    if type(experts.act) is not nn.GELU:
+        return f"knows no activation but GELU, and these experts have {type(experts.act).__name__}"
+    if experts.wg is not None:
+        return "knows no gated experts"
+    if experts.drop1.p or experts.drop2.p:
+        return "knows no dropout in experts"
+    return None if device == "cpu" else f"is for CPUs, and these experts are on {device}"
+
+
+def _low_precision(rows: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+    """The rows in the precision in which autocast would take their products."""
+    device = rows.device.type
+    return rows.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else rows
