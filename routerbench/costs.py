@@ -36,6 +36,8 @@ class Costs:
 def static_costs(model: nn.Module, image_size: tuple[int, int]) -> Costs:
     """Count on blank images, as many as one routing group holds, and on a copy without memory."""
     model = copy.deepcopy(model).to("meta")
+    for layer in moe_layers(model).values():
+        layer.backend = "bmm"  # the only one that counts every slot
     flops_eval = _flops(model.eval(), image_size)
     slots_eval = _slots_per_token(model)
     flops = _flops(model.train(), image_size)

@@ -347,7 +347,7 @@ def test_positions_queue_as_in_a_plain_loop(case: Case) -> None:
     router = case.router()
     assert isinstance(router, PositionRouter)
     plan = router(case.tokens()).plan
-    choices = router.choose(case.num_tokens).tolist()
+    choices = router.choose(case.num_tokens, torch.device("cpu")).tolist()
     assert all(len({*row}) == case.num_choices for row in choices)
     expected = seats_by_token(choices, range(case.num_tokens), case.num_experts, case.num_slots)
     for group in range(case.num_groups):

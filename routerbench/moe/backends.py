@@ -21,7 +21,7 @@ def bmm(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[T
 
 
 def loop(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S D"]:
-    """The filled slots, one expert after the other; the host asks how many they are, so it is for CPUs."""
+    """The filled slots, one expert after the other; it must ask how many they are, so it is for CPUs."""
     rows, counts = plan.pack(tokens)
     sizes = counts.tolist()
     rows = _low_precision(rows[: sum(sizes)])
@@ -62,33 +62,46 @@ def one_hot(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Flo
 BACKENDS: dict[str, Backend] = {"bmm": bmm, "loop": loop, "grouped": grouped, "one_hot": one_hot}
 
 
-def check_backend(name: str, experts: Experts) -> None:
-    """Raise ValueError for a backend that is unknown, or cannot compute these experts."""
+def default_backend(experts: Experts, device: torch.device) -> str:
+    """`loop` on a CPU, where that knows the experts, `bmm` otherwise, under autocast and when compiling."""
+    # In low precision the loop would cast the weights of every expert twice.
+    low_precision = device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    if device.type != "cpu" or low_precision or torch.compiler.is_compiling():
+        return "bmm"
+    return "bmm" if why_not("loop", experts, device) else "loop"
+
+
+def check_backend(name: str, experts: Experts, device: torch.device) -> None:
+    """Raise ValueError for a backend that is unknown, or cannot compute these experts on this device."""
     check_one_of("backend", name, tuple(BACKENDS))
-    problem = why_not(name, experts)
+    problem = why_not(name, experts, device)
     if problem:
         raise ValueError(f"backend={name} {problem}: take backend=bmm")
 
 
-def why_not(name: str, experts: Experts) -> str | None:
-    """Why this backend cannot compute these experts where they are; None when it can."""
-    device = experts.w1.device.type
-    if name in ("loop", "grouped") and experts.hidden_norm is not None:
-        return f"knows no {type(experts.hidden_norm).__name__} between the layers of experts"
-    if name == "grouped" and experts.w1.dtype == torch.float64:
-        return "knows no double precision"
-    if name != "loop":
+def why_not(name: str, experts: Experts, device: torch.device) -> str | None:
+    """Why this backend cannot compute these experts on this device; None when it can."""
+    if name not in ("loop", "grouped"):
         return None
+    if experts.hidden_norm is not None:
+        norm = type(experts.hidden_norm).__name__
+        return f"knows no norm between the layers of experts, and these have {norm}"
+    if name == "grouped":
+        return "knows no double precision" if experts.w1.dtype == torch.float64 else None
     if type(experts.act) is not nn.GELU:
         return f"knows no activation but GELU, and these experts have {type(experts.act).__name__}"
     if experts.wg is not None:
         return "knows no gated experts"
     if experts.drop1.p or experts.drop2.p:
         return "knows no dropout in experts"
-    return None if device == "cpu" else f"is for CPUs, and these experts are on {device}"
+    if device.type not in ("cpu", "meta"):  # models are checked on the meta device
+        return f"is for CPUs, and this is {device.type}"
+    return None
 
 
 def _low_precision(rows: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
     """The rows in the precision in which autocast would take their products."""
     device = rows.device.type
-    return rows.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else rows
+    # The meta device knows no autocast.
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return rows.to(torch.get_autocast_dtype(device)) if autocast else rows

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from routerbench.moe.backends import BACKENDS, check_backend, why_not
+from routerbench.moe.backends import BACKENDS, check_backend, default_backend
 from routerbench.moe.experts import Experts
 from routerbench.moe.router import Router, Routing
 
@@ -16,9 +16,9 @@ class MoE(nn.Module):
 
     `group` says which tokens are routed together: those of one `"image"`, or of a number of images. What
     a batch leaves over is a smaller group, with the capacity of its size. `backend` is a name of `BACKENDS`;
-    without one it is `loop` on a CPU, where that knows the experts, and `bmm` otherwise, under autocast and
-    under torch.compile. Raises ValueError for a group that is neither, or that the router cannot take, for a
-    router of another number of experts, and for a backend that is unknown or cannot compute the experts.
+    without one it is that of `default_backend`. Raises ValueError for a group that is neither, or that the
+    router cannot take, for a router of another number of experts, and for a backend that is unknown or cannot
+    compute the experts.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class MoE(nn.Module):
         super().__init__()
         check_group(group)
         if backend is not None:
-            check_backend(backend, experts)
+            check_backend(backend, experts, experts.w1.device)
         if group not in ("image", 1) and not router.spans_images:
             raise ValueError(
                 f"group={group} would mix images: {type(router).__name__} routes each alone, group=image"
@@ -64,14 +64,9 @@ class MoE(nn.Module):
     ) -> tuple[Float[Tensor, "B ... D"], Routing]:
         tokens = x.reshape(len(x) // images_per_group, -1, x.shape[-1])
         routing = self.router(tokens)
-        y = BACKENDS[self.backend or self._default_backend()](routing.plan, self.experts, tokens)
+        backend = BACKENDS[self.backend or default_backend(self.experts, x.device)]
+        y = backend(routing.plan, self.experts, tokens)
         return y.to(x.dtype).view(x.shape), routing
-
-    def _default_backend(self) -> str:
-        # In low precision the loop would cast the weights of every expert twice.
-        low_precision = torch.is_autocast_enabled(self.experts.w1.device.type)
-        batched = low_precision or torch.compiler.is_compiling() or why_not("loop", self.experts)
-        return "bmm" if batched else "loop"
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the latest decision, which holds a graph that cannot be copied."""

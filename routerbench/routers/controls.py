@@ -41,7 +41,7 @@ class PositionRouter(Router, ABC):
     def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:
         """Seat the chosen experts in the tokens' order."""
         num_groups, num_tokens, _ = tokens.shape
-        choice = self.choose(num_tokens).to(tokens.device).expand(num_groups, -1, -1)
+        choice = self.choose(num_tokens, tokens.device).expand(num_groups, -1, -1)
         gates = F.one_hot(choice, self.num_experts).sum(2).to(tokens.dtype) / self.top_k
         order = torch.arange(num_tokens, device=tokens.device).expand(num_groups, -1)
         capacity = self.capacity.slots(
@@ -50,16 +50,17 @@ class PositionRouter(Router, ABC):
         return Routing(fill_slots(choice, order, gates, capacity), {})
 
     @abstractmethod
-    def choose(self, num_tokens: int) -> Int[Tensor, "S K"]:
-        """The experts of each position, on the CPU."""
+    def choose(self, num_tokens: int, device: torch.device) -> Int[Tensor, "S K"]:
+        """The experts of each position."""
 
 
 class Hash(PositionRouter):
     """The position modulo the number of experts, and the experts after it (after Roller et al. 2021)."""
 
-    def choose(self, num_tokens: int) -> Int[Tensor, "S K"]:
+    def choose(self, num_tokens: int, device: torch.device) -> Int[Tensor, "S K"]:
         """Experts position, position + 1, ... modulo E."""
-        return (torch.arange(num_tokens)[:, None] + torch.arange(self.top_k)) % self.num_experts
+        position, choice = torch.arange(num_tokens, device=device), torch.arange(self.top_k, device=device)
+        return (position[:, None] + choice) % self.num_experts
 
 
 class Random(PositionRouter):
@@ -69,11 +70,13 @@ class Random(PositionRouter):
         super().__init__(width, num_experts, **settings)  # pyright: ignore[reportArgumentType]
         self.seed = torch.randint(2**31, (), device="cpu")
 
-    def choose(self, num_tokens: int) -> Int[Tensor, "S K"]:
+    # A compiled model may take the draw for a constant, which it is.
+    @torch.compiler.assume_constant_result
+    def choose(self, num_tokens: int, device: torch.device) -> Int[Tensor, "S K"]:
         """The first `top_k` of a random order of the experts, in which a longer group only adds positions."""
         generator = torch.Generator().manual_seed(int(self.seed))
         scores = torch.rand(num_tokens, self.num_experts, generator=generator, device="cpu")
-        return scores.argsort(dim=-1)[:, : self.top_k]
+        return scores.argsort(dim=-1)[:, : self.top_k].to(device)
 
     def get_extra_state(self) -> Tensor:
         """The seed of the draw, which a checkpoint keeps."""

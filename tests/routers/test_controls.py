@@ -4,6 +4,8 @@ import torch
 from routerbench.build import build_router
 from routerbench.routers.controls import Random
 
+CPU = torch.device("cpu")
+
 
 def test_hash_by_hand() -> None:
     # Positions 0 to 4 of three experts: 0, 1, 2, 0, 1. With two slots nobody is dropped.
@@ -52,7 +54,7 @@ def test_random_does_not_disturb_other_randomness() -> None:
 def test_a_longer_group_keeps_the_draw_of_its_first_positions(length: int) -> None:
     router = build_router("random", width=4, num_experts=5, top_k=2)
     assert isinstance(router, Random)
-    assert torch.equal(router.choose(length), router.choose(100)[:length])
+    assert torch.equal(router.choose(length, CPU), router.choose(100, CPU)[:length])
 
 
 def test_random_is_about_balanced() -> None:
@@ -65,6 +67,6 @@ def test_random_is_about_balanced() -> None:
 def test_random_draws_on_the_cpu_whatever_the_default_device() -> None:
     router = build_router("random", width=4, num_experts=5)
     assert isinstance(router, Random)
-    expected = router.choose(3)
+    expected = router.choose(3, CPU)
     with torch.device("meta"):
-        assert torch.equal(router.choose(3), expected)
+        assert torch.equal(router.choose(3, CPU), expected)
