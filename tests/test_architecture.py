@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "routerbench"
 
 # The walk of the data: a module imports what stands above it.
 WALK = (
-    {"moe.plan", "moe.sparse_solvers"},
+    {"moe.plan", "moe.ranking"},
+    {"moe.sparse_solvers"},
     {"moe.slots", "moe.scorer", "moe.transport", "moe.losses", "moe.router"},
     {"moe.sparse"},
     {"moe.hidden_norm"},
