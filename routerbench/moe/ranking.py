@@ -35,8 +35,8 @@ def _distinct(scores: Float[Tensor, "..."], dim: int) -> Int[Tensor, "..."]:
     # which as a number grows with the float's.
     bits = scores.nan_to_num(math.inf, math.inf, -math.inf).view(torch.int32)
     sign = bits >> 31  # 0 or -1
-    signed = (bits ^ (sign & 0x7FFFFFFF)) - sign
+    bits = (bits ^ (sign & 0x7FFFFFFF)) - sign
     index = torch.arange(scores.shape[dim], device=scores.device)
     shape = [1] * scores.dim()
     shape[dim] = -1
-    return (signed.long() << 32) - index.view(shape)
+    return bits.long().bitwise_left_shift_(32).sub_(index.view(shape))
