@@ -16,6 +16,7 @@ WALK = (
     {"moe.sparse_solvers"},
     {"moe.slots", "moe.scorer", "moe.transport", "moe.losses", "moe.router"},
     {"moe.sparse"},
+    {"moe.transport_routers"},
     {"moe.hidden_norm"},
     {"moe.dense_mlp"},
     {"moe.experts"},
@@ -37,6 +38,7 @@ VOCABULARY = {
     "moe.losses",
     "moe.router",
     "moe.sparse",
+    "moe.transport_routers",
     "checks",
 }
 # Heavy or opinionated packages, and the modules that may know them; a name that ends in a dot is a folder.
