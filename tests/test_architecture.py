@@ -12,9 +12,11 @@ PACKAGE = Path(__file__).parent.parent / "routerbench"
 
 # The walk of the data: a module imports what stands above it.
 WALK = (
-    {"moe.plan", "moe.sparse_solvers", "moe.expert_loop"},
+    {"moe.plan", "moe.ranking", "moe.expert_loop"},
+    {"moe.sparse_solvers"},
     {"moe.slots", "moe.scorer", "moe.transport", "moe.losses", "moe.router"},
     {"moe.sparse"},
+    {"moe.transport_routers"},
     {"moe.hidden_norm"},
     {"moe.dense_mlp"},
     {"moe.experts"},
@@ -37,6 +39,7 @@ VOCABULARY = {
     "moe.losses",
     "moe.router",
     "moe.sparse",
+    "moe.transport_routers",
     "checks",
 }
 # Heavy or opinionated packages, and the modules that may know them; a name that ends in a dot is a folder.

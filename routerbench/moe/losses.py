@@ -4,11 +4,14 @@ import math
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from routerbench.checks import check_not_negative
+from routerbench.moe.ranking import largest
 from routerbench.moe.scorer import Logits, gates_of
+from routerbench.moe.slots import count_asks
 
 
 def importance_loss(gates: Float[Tensor, "G S E"]) -> Float[Tensor, ""]:
@@ -27,17 +30,18 @@ def load_loss(
     The load is the probability that an expert would be among the `top_k` if its noise were drawn again;
     `noise_std` is the deviation of the noise as it was added.
     """
-    threshold = noisy_logits.topk(top_k, dim=-1).values[..., -1:]
-    # Beyond nine it is 0 or 1 to all digits, and a CPU is slow with numbers so small.
-    deviations = ((threshold - logits) / (noise_std * math.sqrt(2))).clamp(-9, 9)
-    chosen = 0.5 * torch.erfc(deviations)
-    return _squared_variation(chosen.mean(1)).mean()
+    threshold = noisy_logits.gather(-1, largest(noisy_logits.detach(), top_k, dim=-1)[..., -1:])
+    # Beyond six it is 0 or 1 to all digits, also of double precision; a CPU is slow with smaller numbers.
+    deviations = F.hardtanh((threshold - logits) / (noise_std * math.sqrt(2)), -6, 6)
+    # The probability is half of this, which the variation does not see.
+    return _squared_variation(torch.erfc(deviations).mean(1)).mean()
 
 
 def gshard_loss(gates: Float[Tensor, "G S E"]) -> Float[Tensor, ""]:
     """Share of first choices times mean gate of each expert, scaled to 1 at balance (GShard, algorithm 1)."""
-    num_experts = gates.shape[-1]
-    share = _first_choices(gates) / gates.shape[1]
+    _, num_tokens, num_experts = gates.shape
+    first = largest(gates.detach(), 1, dim=-1).flatten(1)
+    share = count_asks(first, num_experts) / num_tokens
     return num_experts**2 * (share * gates.mean(1)).mean(-1).mean()
 
 
@@ -76,8 +80,3 @@ class LossWeights:
 
 def _squared_variation(values: Float[Tensor, "G E"]) -> Float[Tensor, "G"]:
     return values.var(-1, correction=0) / values.mean(-1).square()
-
-
-def _first_choices(gates: Float[Tensor, "G S E"]) -> Int[Tensor, "G E"]:
-    first = gates.argmax(-1)
-    return first.new_zeros(gates.shape[0], gates.shape[-1]).scatter_add(1, first, torch.ones_like(first))

@@ -26,8 +26,12 @@ class Logits:
 
 def gates_of(logits: Float[Tensor, "G S E"]) -> Float[Tensor, "G S E"]:
     """Softmax over experts."""
-    # Experts are few, tokens many: sums of whole vectors are much faster than many short ones.
-    return logits.transpose(1, 2).contiguous().softmax(1).transpose(1, 2)
+    return experts_first(logits).softmax(0).permute(1, 2, 0)
+
+
+def experts_first(scores: Float[Tensor, "G S E"]) -> Float[Tensor, "E G S"]:
+    """The same, contiguous: experts are few and tokens many, and long vectors are much faster than short."""
+    return scores.permute(2, 0, 1).contiguous()
 
 
 class Scorer(nn.Module, ABC):
@@ -47,10 +51,13 @@ class Scorer(nn.Module, ABC):
 
     def forward(self, tokens: Float[Tensor, "G S D"]) -> Logits:
         """The logits, with noise in training."""
-        clean = self.score(tokens)
+        scores = self.score(tokens)
+        clean = experts_first(scores).permute(1, 2, 0)
         if not self.training or self.noise_std == 0:
             return Logits(clean, clean, 0.0)
-        return Logits(clean, clean + self.noise_std * torch.randn_like(clean), self.noise_std)
+        # The noise is drawn token by token, which is much faster where tokens are contiguous.
+        noisy = torch.add(clean, torch.randn_like(scores), alpha=self.noise_std)
+        return Logits(clean, noisy, self.noise_std)
 
 
 class LinearScorer(Scorer):

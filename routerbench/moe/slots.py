@@ -9,6 +9,7 @@ from torch import Tensor
 
 from routerbench.checks import check_count, check_flag, check_one_of, check_positive
 from routerbench.moe.plan import SparsePlan, away_from_zero
+from routerbench.moe.ranking import largest
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,6 @@ class Capacity:
         return min(-(-rounded // self.multiple_of) * self.multiple_of, num_tokens)
 
 
-def largest(scores: Float[Tensor, "..."], count: int, dim: int) -> Int[Tensor, "..."]:
-    """Indices of the `count` largest along `dim`, largest first; of equals, the lower index first."""
-    # topk leaves the order of equals open; a stable sort does not.
-    return scores.sort(dim=dim, descending=True, stable=True).indices.narrow(dim, 0, count)
-
-
 def seat_by_token(
     scores: Float[Tensor, "G S E"],
     gates: Float[Tensor, "G S E"],
@@ -78,7 +73,7 @@ def seat_by_token(
     With `normalize_combine` a token's weights are over the sum of its `top_k` gates.
     """
     scores = scores.detach()
-    choice = _choices(scores, top_k)
+    choice = largest(scores, top_k, dim=-1)
     num_groups, num_tokens, _ = scores.shape
     if batch_priority:
         order = largest(scores.amax(-1), num_tokens, dim=-1)
@@ -88,15 +83,6 @@ def seat_by_token(
     if not normalize_combine:
         return plan
     return plan.over(away_from_zero(gates).gather(-1, choice).sum(-1))
-
-
-def _choices(scores: Float[Tensor, "G S E"], top_k: int) -> Int[Tensor, "G S K"]:
-    """Indices of the `top_k` largest scores of each token; of equals, the lower index first."""
-    choices = []
-    for _ in range(top_k):  # as many searches as choices are cheaper than a sort
-        choices.append(scores.max(-1, keepdim=True).indices)
-        scores = scores.scatter(-1, choices[-1], -math.inf)
-    return torch.cat(choices, -1)
 
 
 def fill_slots(
@@ -114,7 +100,7 @@ def fill_slots(
     # A stable sort by expert lays the queues of all experts end to end, each still in the order of asking.
     position = asks.sort(dim=1, stable=True).indices
     queue = order.repeat(1, num_choices).gather(1, position)
-    asked = asks.new_zeros(gates.shape[0], num_experts).scatter_add(1, asks, torch.ones_like(asks))
+    asked = count_asks(asks, num_experts)
     seat = torch.arange(capacity, device=asks.device)
     filled = seat < asked[..., None]
     place = (asked.cumsum(1) - asked)[..., None] + seat
@@ -122,6 +108,11 @@ def fill_slots(
     token = token.masked_fill(~filled, 0)
     weight = gates.transpose(1, 2).gather(2, token).masked_fill(~filled, 0)
     return SparsePlan(token, weight, filled, gates, asked, num_asks=asks.shape[1])
+
+
+def count_asks(asks: Int[Tensor, "G N"], num_experts: int) -> Int[Tensor, "G E"]:
+    """How often each expert is asked for."""
+    return asks.new_zeros(len(asks), num_experts).scatter_add(1, asks, torch.ones_like(asks))
 
 
 def seat_by_expert(
@@ -138,9 +129,7 @@ def seat_by_expert(
     """
     token = largest(scores.detach(), capacity, dim=1).transpose(1, 2)
     weight = gates.transpose(1, 2).gather(2, token)
-    preferred = gates.argmax(-1)
-    asked = preferred.new_zeros(gates.shape[0], gates.shape[-1])
-    asked = asked.scatter_add(1, preferred, torch.ones_like(preferred))
+    asked = count_asks(largest(gates.detach(), 1, dim=-1).flatten(1), gates.shape[-1])
     plan = SparsePlan(token, weight, torch.ones_like(token, dtype=torch.bool), gates, asked)
     if not normalize_combine:
         return plan

@@ -9,8 +9,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from routerbench.moe.ranking import largest
+
 # Single precision knows the entries of a plan as little regularised as this to four digits.
 LEAST_REGULARISATION = 2.0**-10
+# Of Adam, as published.
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
 # Where rows cannot have their sum, further iterations bring them no nearer to it.
 MOST_ITERATIONS_WITHOUT_A_PLAN = 50
 
@@ -33,14 +38,16 @@ def adam_columns(
     num_iterations: int,
     learning_rate: float,
 ) -> Float[Tensor, "G N M"]:
-    """Adam on the semi-dual's row potentials."""
-    # The gradient of the semi-dual is made by hand: row sums minus marginal.
-    potential = torch.nn.Parameter(gates.new_zeros(gates.shape[:2]))
-    optimizer = torch.optim.Adam([potential], lr=learning_rate, betas=(0.9, 0.999), eps=1e-8)
-    for _ in range(num_iterations):
+    """Adam on the semi-dual's row potentials, whose gradient is what row sums have too much."""
+    # By hand, since an optimizer is made for parameters, and not to be compiled with a model.
+    potential, mean, square = (gates.new_zeros(gates.shape[:2]) for _ in range(3))
+    for step in range(1, num_iterations + 1):
         plan = _best_columns(gates + potential[..., None], column_sum, num_nonzero)
-        potential.grad = plan.sum(2) - row_sum
-        optimizer.step()
+        gradient = plan.sum(2) - row_sum
+        mean = mean.lerp(gradient, 1 - BETAS[0])
+        square = square.lerp(gradient.square(), 1 - BETAS[1])
+        deviation = (square / (1 - BETAS[1] ** step)).sqrt() + EPSILON
+        potential = potential - learning_rate / (1 - BETAS[0] ** step) * mean / deviation
     return _best_columns(gates + potential[..., None], column_sum, num_nonzero)
 
 
@@ -151,9 +158,10 @@ def _best_columns(
     scores: Float[Tensor, "G N M"], column_sum: float, num_nonzero: int
 ) -> Float[Tensor, "G N M"]:
     """Project the `num_nonzero` largest of each column, over `column_sum`, on the simplex, and scale back."""
-    # The row sums are a subgradient, and of equal entries the earlier is kept: hence the stable sort.
-    ordered, index = (scores / column_sum).sort(dim=1, descending=True, stable=True)
-    ordered, index = ordered[:, :num_nonzero], index[:, :num_nonzero]
+    scores = scores / column_sum
+    # The row sums are a subgradient, and of equal entries the earlier is kept.
+    index = largest(scores, min(num_nonzero, scores.shape[1]), dim=1)
+    ordered = scores.gather(1, index)
     rank = torch.arange(1, ordered.shape[1] + 1, device=scores.device, dtype=scores.dtype)[:, None]
     excess = (ordered.cumsum(1) - 1) / rank
     # At least one entry is above its excess, unless all are NaN: a diverged run must end as such, not here.

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from routerbench.checks import check_count, check_one_of, check_positive
+from routerbench.moe.scorer import experts_first
 from routerbench.moe.sparse_solvers import adam_columns, newton_columns
 
 # What each solver of sparsity-constrained plans needs, and has where it is not said.
@@ -82,14 +83,14 @@ def sinkhorn_plan(
     neither overflow nor vanish for large logits.
     """
     _, num_tokens, num_experts = logits.shape
-    log_kernel = logits / regularisation
+    log_kernel = experts_first(logits / regularisation)
     log_share = math.log(num_tokens / num_experts)
     row = log_kernel.new_zeros(())
     column = log_kernel.new_zeros(())
     for _ in range(num_iterations):
-        column = log_share - (log_kernel + row).logsumexp(1, keepdim=True)
-        row = -(log_kernel + column).logsumexp(2, keepdim=True)
-    return (log_kernel + row + column).exp()
+        column = log_share - (log_kernel + row).logsumexp(2, keepdim=True)
+        row = -(log_kernel + column).logsumexp(0, keepdim=True)
+    return (log_kernel + row + column).exp().permute(1, 2, 0)
 
 
 def sparse_plan(

@@ -68,20 +68,28 @@ class Random(PositionRouter):
 
     def __init__(self, width: int, num_experts: int, **settings: int | float | str | None) -> None:
         super().__init__(width, num_experts, **settings)  # pyright: ignore[reportArgumentType]
-        self.seed = torch.randint(2**31, (), device="cpu")
+        self.seed = int(torch.randint(2**31, (), device="cpu"))
 
-    # A compiled model may take the draw for a constant, which it is.
-    @torch.compiler.assume_constant_result
     def choose(self, num_tokens: int, device: torch.device) -> Int[Tensor, "S K"]:
         """The first `top_k` of a random order of the experts, in which a longer group only adds positions."""
-        generator = torch.Generator().manual_seed(int(self.seed))
-        scores = torch.rand(num_tokens, self.num_experts, generator=generator, device="cpu")
-        return scores.argsort(dim=-1)[:, : self.top_k].to(device)
+        return _random_orders(self.seed, num_tokens, self.num_experts)[:, : self.top_k].to(device)
 
     def get_extra_state(self) -> Tensor:
         """The seed of the draw, which a checkpoint keeps."""
-        return self.seed
+        return torch.tensor(self.seed, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take the draw of a checkpoint."""
-        self.seed = state.cpu()
+        self.seed = int(state)
+
+
+@torch.library.custom_op("routerbench::random_orders", mutates_args=())
+def _random_orders(seed: int, num_tokens: int, num_experts: int) -> Tensor:
+    """A random order of the experts (S, E) for each position, on the CPU; one step of a compiled model."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(num_tokens, num_experts, generator=generator, device="cpu").argsort(dim=-1)
+
+
+@_random_orders.register_fake
+def _(seed: int, num_tokens: int, num_experts: int) -> Tensor:
+    return torch.empty(num_tokens, num_experts, dtype=torch.int64, device="cpu")

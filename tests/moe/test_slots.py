@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from routerbench.moe.slots import Capacity, fill_slots, largest, seat_by_expert, seat_by_token
+from routerbench.moe.slots import Capacity, fill_slots, seat_by_expert, seat_by_token
 
 if TYPE_CHECKING:
     from tests.conftest import ReadGolden
@@ -128,11 +128,6 @@ def test_weights_carry_the_gradient_of_the_gates_alone() -> None:
     assert scores.grad is None
     assert gates.grad is not None
     assert gates.grad.tolist() == [[[1, 0], [0, 0]]]
-
-
-def test_largest_keeps_the_order_of_equals() -> None:
-    scores = torch.tensor([3.0, 5.0, 3.0, 5.0, 4.0])
-    assert largest(scores, 4, dim=0).tolist() == [1, 3, 4, 0]
 
 
 def test_normalised_weights_are_over_all_choices_of_a_token() -> None:

@@ -70,3 +70,7 @@ def test_random_draws_on_the_cpu_whatever_the_default_device() -> None:
     expected = router.choose(3, CPU)
     with torch.device("meta"):
         assert torch.equal(router.choose(3, CPU), expected)
+
+
+def test_the_draw_can_be_a_step_of_a_compiled_model() -> None:
+    torch.library.opcheck(torch.ops.routerbench.random_orders.default, (7, 12, 5))

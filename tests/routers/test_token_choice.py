@@ -11,7 +11,8 @@ from routerbench.build import build_router
 from routerbench.moe.layer import MoE
 from routerbench.moe.losses import gshard_loss, importance_loss, load_loss
 from routerbench.moe.plan import SparsePlan
-from routerbench.moe.slots import largest, seat_by_token
+from routerbench.moe.ranking import largest
+from routerbench.moe.slots import seat_by_token
 from routerbench.routers.token_choice import TokenChoice
 
 if TYPE_CHECKING:
