@@ -57,10 +57,11 @@ class CropFlip:
     ) -> UInt8[Tensor, "B 3 S S"]:
         """The images, each changed by its own draws from [0, 1)."""
         size = images.shape[-1]
-        rows = self.positions(size, draws[:, 0], draws[:, 2] < self.vflip)
+        rows = self.positions(size, draws[:, 0], draws[:, 2] < self.vflip) * size
         columns = self.positions(size, draws[:, 1], draws[:, 3] < self.hflip)
-        pixels = rows[:, :, None] * size + columns[:, None, :]
-        pixels = torch.where((draws[:, 4] < self.transpose)[:, None, None], pixels.mT, pixels)
+        transpose = (draws[:, 4] < self.transpose)[:, None]
+        down, right = torch.where(transpose, columns, rows), torch.where(transpose, rows, columns)
+        pixels = down[:, :, None] + right[:, None, :]
         # One gather does it all: the loader must not be felt beside a small model on two cores.
         return images.flatten(2).gather(2, pixels.flatten(1)[:, None].expand(-1, 3, -1)).view_as(images)
 
@@ -165,7 +166,7 @@ def normalise(
     images: Float[Tensor, "B 3 H W"], mean: Float[Tensor, "3 1 1"], std: Float[Tensor, "3 1 1"]
 ) -> Float[Tensor, "B 3 H W"]:
     """Values 0 to 255 to deviations from `mean` in units of `std`, both of images in [0, 1]."""
-    return images * (1 / (255 * std)) - mean / std
+    return (images * (1 / (255 * std))).sub_(mean / std)  # in place: a large tensor less in each step
 
 
 def check_probability(name: str, value: float) -> None:
