@@ -123,7 +123,9 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     assert all(value > 0 for value in record["cost"].values())
     versions = {"python", "routerbench", "torch", "timm", "hydra-core", "numpy"}
     assert set(record["provenance"]["versions"]) == versions
-    assert {*record["provenance"]} == {"commit", "versions", "device", "command", "started", "finished"}
+    ran = {"commit", "versions", "device", "command", "started", "finished", "attention"}
+    assert {*record["provenance"]} == ran
+    assert record["provenance"]["attention"] == "fused"
     assert record["provenance"]["command"] == "a command"
     assert record["provenance"]["started"] < record["provenance"]["finished"]
 
@@ -180,6 +182,7 @@ def test_low_precision_trains_and_evaluates(composed: Compose, precision: str) -
     losses = [row["train/loss"] for row in rows_of(config) if "train/loss" in row]
     assert all(0 < loss < 4 for loss in losses)
     assert record_of(config)["metrics"]["test/loss"] < 4
+    assert record_of(config)["provenance"]["attention"] == "plain"
 
 
 def test_groups_of_images_are_trained_and_all_test_images_count(composed: Compose) -> None:

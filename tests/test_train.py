@@ -1,5 +1,6 @@
 """A training step against a loss made by hand, and the loop around it."""
 
+import contextlib
 import copy
 import math
 import re
@@ -52,7 +53,8 @@ def step(
         "scaler": off(),
         **changes,
     }
-    return training_step(model, images, labels, torch.optim.SGD(model.parameters(), lr=lr), **settings)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    return training_step(model, list(moe_layers(model).values()), images, labels, optimizer, **settings)
 
 
 def gradients(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
@@ -101,7 +103,7 @@ def test_losses_of_the_layers_are_summed_by_name() -> None:
     model = moe_vit(noise_std=0.0, **LOSSES)
     model(batch()[0])
     layers = [layer.routing for layer in moe_layers(model).values()]
-    found = router_losses(model)
+    found = router_losses(moe_layers(model).values())
     assert len(layers) == 2
     for name in ("importance", "gshard", "z"):
         torch.testing.assert_close(found[name], sum(routing.losses[name] for routing in layers if routing))
@@ -196,6 +198,29 @@ def test_under_autocast_the_router_and_the_losses_stay_in_single_precision(dtype
         assert layer.routing is not None
         assert layer.routing.plan.gates.dtype == torch.float32
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("parts", [1, 4])
+def test_autocast_casts_every_weight_once_a_step(cast_weights: Any, parts: int, checkpointing: bool) -> None:
+    model, (images, labels) = moe_vit(noise_std=0.0), batch()
+    model.set_grad_checkpointing(checkpointing)  # pyright: ignore[reportCallIssue]
+    bf16 = torch.autocast("cpu", torch.bfloat16)
+    for _ in range(2):
+        with cast_weights(model) as counter:
+            step(model, images, labels, lr=0.1, accumulation_steps=parts, autocast=bf16)
+        assert {"blocks.0.attn.qkv.weight", "blocks.1.mlp.experts.w1"} <= counter.casts.keys()
+        assert set(counter.casts.values()) == {1}
+
+
+def test_the_copies_of_a_step_give_the_gradients_of_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (images, labels) = moe_vit(noise_std=0.0, **LOSSES), batch(8)
+    before, anew = copy.deepcopy(model), copy.deepcopy(model)
+    bf16 = torch.autocast("cpu", torch.bfloat16)
+    step(model, images, labels, accumulation_steps=4, autocast=bf16)
+    monkeypatch.setattr("routerbench.train.weights_cast_once", lambda device: contextlib.nullcontext())
+    step(anew, images, labels, accumulation_steps=4, autocast=bf16)
+    torch.testing.assert_close(gradients(before, model), gradients(before, anew), atol=0, rtol=0)
 
 
 def test_there_is_noise_in_training_alone() -> None:
