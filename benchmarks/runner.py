@@ -29,7 +29,7 @@ from routerbench.evaluate import Batch
 from routerbench.identity import identity, run_id
 from routerbench.moe.surgery import moe_layers, take_shape
 
-TURNS = 7
+TURNS = 5
 
 
 def recorded(config: DictConfig) -> float:

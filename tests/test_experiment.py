@@ -185,6 +185,20 @@ def test_low_precision_trains_and_evaluates(composed: Compose, precision: str) -
     assert record_of(config)["provenance"]["attention"] == "plain"
 
 
+@pytest.mark.parametrize(("threads", "said"), [(2, "2 threads"), (1, "1 thread")])
+def test_the_record_says_how_many_threads_the_run_had(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, threads: int, said: str
+) -> None:
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("stop")
+
+    monkeypatch.setattr(experiment, "train", stop)
+    torch.set_num_threads(3 - threads)  # of what ran before
+    config = composed("router=dense", f"runtime.threads={threads}")
+    assert run(config)[0] == "failed"
+    assert record_of(config)["provenance"]["device"].endswith(f", {said}")
+
+
 def test_groups_of_images_are_trained_and_all_test_images_count(composed: Compose) -> None:
     config = composed("router=expert_choice", "group=8")  # 355 test images: 44 groups, and one of three
     assert run(config)[0] == "done"
