@@ -18,7 +18,7 @@ from routerbench.build import build_backbone, sparsify
 from routerbench.evaluate import Batch, Evaluation
 from routerbench.moe import losses
 from routerbench.moe.surgery import moe_layers
-from routerbench.optim import make_scheduler
+from routerbench.optim import make_optimizer, make_scheduler
 from routerbench.train import DivergedError, Row, Trained, router_losses, train, training_step
 
 CPU = torch.device("cpu")
@@ -185,6 +185,50 @@ def test_the_gradient_is_clipped_after_the_scale_of_fp16_is_taken_off() -> None:
     step(model, images, labels, clip_grad=0.01, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
     norm = math.sqrt(sum(grad.square().sum().item() for grad in gradients(twin, model).values()))
     assert norm == pytest.approx(0.01, rel=1e-2)
+
+
+def test_the_scale_of_fp16_is_taken_off_by_a_step_in_one_kernel() -> None:
+    scaled, plain = Flat(), Flat()
+    plain.load_state_dict(scaled.state_dict())
+    images, labels = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 1, 0])
+    for model, enabled in ((scaled, True), (plain, False)):
+        optimizer = make_optimizer(model, name="adamw", lr=0.1, weight_decay=0.05)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=enabled)
+        for _ in range(3):
+            training_step(
+                model,
+                [],
+                images,
+                labels,
+                optimizer,
+                accumulation_steps=1,
+                clip_grad=None,
+                autocast=FP32,
+                scaler=scaler,
+            )
+    torch.testing.assert_close(dict(scaled.state_dict()), dict(plain.state_dict()))
+
+
+@pytest.mark.parametrize("clip_grad", [None, 1.0])
+def test_fp16_leaves_out_a_step_whose_gradient_overflows(clip_grad: float | None) -> None:
+    model = Flat(spoil=1)
+    before = copy.deepcopy(model.state_dict())
+    optimizer = make_optimizer(model, name="adamw", lr=0.1, weight_decay=0.05)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    images, labels = torch.rand(2, 3, 2, 2), torch.tensor([0, 1])
+    training_step(
+        model,
+        [],
+        images,
+        labels,
+        optimizer,
+        accumulation_steps=1,
+        clip_grad=clip_grad,
+        autocast=FP32,
+        scaler=scaler,
+    )
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+    assert scaler.get_scale() == 512.0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
