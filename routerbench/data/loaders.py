@@ -84,7 +84,7 @@ class ArrayLoader:
         draws = torch.rand(len(self.arrays), NUM_DRAWS, generator=generator(self.seed, number, AUGMENT))
         for indices in self.order.indices(number).split(self.batch_size):
             images = self.augment.change(self.arrays.images.index_select(0, indices), draws[indices])
-            images = normalise(resize(images.float(), self.image_size), self.mean, self.std)
+            images = normalise(resize(images, self.image_size), self.mean, self.std)
             yield images, self.arrays.labels[indices]
 
 
