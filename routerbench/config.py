@@ -18,6 +18,7 @@ NOT_NEGATIVE = (
     "optim.warmup_lr",
     "optim.min_lr",
     "runtime.workers",
+    "runtime.decoded_cache_gib",
 )
 
 
@@ -65,8 +66,10 @@ class Runtime:
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
     workers: int = MISSING
     """Processes that decode images."""
+    decoded_cache_gib: float = MISSING
+    """What the decoded images of a split may take, if all of them fit: they are not decoded again then."""
     threads: int | None = MISSING
-    """CPU threads of torch; null leaves its own choice."""
+    """CPU threads of torch; null: its own choice, which is all cores."""
     wandb: str = MISSING
     """offline, online or disabled."""
     log_every_steps: int = MISSING

@@ -28,7 +28,7 @@ class Evaluation:
     """`<block>/<map>`: the maps of each MoE layer, see `routerbench.maps`."""
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode autocast keeps no copies of weights
 def evaluate(
     model: nn.Module, batches: Iterable[Batch], device: torch.device, autocast: torch.autocast
 ) -> Evaluation:
@@ -40,20 +40,29 @@ def evaluate(
     sums: dict[str, RoutingSums] = {}
     maps: dict[str, RoutingMaps] = {}
     logits, labels = [], []
-    for images, label in _in_whole_groups(batches, images_per_group):
-        with autocast:
-            logits.append(model(images.to(device, non_blocking=True)))
-        labels.append(label.to(device, non_blocking=True))
-        for name, layer in layers.items():
-            assert layer.routing is not None
-            _add(sums, name, RoutingSums.of(layer.routing))
-            _add(maps, name, RoutingMaps.of(layer.routing.plan, labels[-1], logits[-1].shape[1]))
+    with weights_cast_once(device):
+        for images, label in _in_whole_groups(batches, images_per_group):
+            with autocast:
+                logits.append(model(images.to(device, non_blocking=True)))
+            labels.append(label.to(device, non_blocking=True))
+            for name, layer in layers.items():
+                assert layer.routing is not None
+                _add(sums, name, RoutingSums.of(layer.routing))
+                _add(maps, name, RoutingMaps.of(layer.routing.plan, labels[-1], logits[-1].shape[1]))
     model.train(training)
     metrics, correct = classification_metrics(torch.cat(logits), torch.cat(labels))
     test = {f"test/{name}": value for name, value in metrics.items()}
     routing = routing_metrics({name: sums[name].metrics() | maps[name].metrics() for name in layers})
     arrays = {f"{name}/{map_}": array for name in maps for map_, array in maps[name].arrays().items()}
     return Evaluation(test | routing, correct.cpu().numpy(), arrays)
+
+
+def weights_cast_once(device: torch.device) -> torch.autocast:
+    """Inside, autocast keeps its low-precision copy of a weight from one `with autocast` to the next.
+
+    It drops its copies at the end of the outermost block of autocast, enabled or not.
+    """
+    return torch.autocast(device.type, enabled=False)
 
 
 def _add(totals: dict[str, Any], name: str, value: Any) -> None:

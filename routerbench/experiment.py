@@ -17,6 +17,7 @@ from rich.console import Console
 from timm.utils.random import random_seed
 
 from routerbench import records
+from routerbench.attention import choose_attention
 from routerbench.costs import MemoryMeter, static_costs
 from routerbench.data.image_files import CorruptImageError
 from routerbench.evaluate import evaluate
@@ -92,6 +93,8 @@ def _run_and_record(
     show: Callable[[int], AbstractContextManager[Callable[[Row], None]]],
 ) -> str:
     started = datetime.now(timezone.utc)
+    if config.runtime.threads is not None:
+        torch.set_num_threads(config.runtime.threads)
     name, rows = run_id(settings), folder / "metrics.jsonl"
     origin = provenance(choose_device(config.runtime.device), command)  # before the code can change
     for earlier in ("record.json", "correct.npy", "routing.npz", FILE_NAME, "metrics.jsonl"):
@@ -109,14 +112,15 @@ def _run_and_record(
 
         outcome = _outcome(folder, partial(_measure, config, data, weights, folder, log))
     times = {"started": started.isoformat(), "finished": datetime.now(timezone.utc).isoformat()}
-    record = {"run_id": name, **outcome, "config": settings, "provenance": origin | times}
+    ran = outcome.pop("ran")
+    record = {"run_id": name, **outcome, "config": settings, "provenance": origin | ran | times}
     records.write_record(folder, record)
     return outcome["status"]
 
 
 def _outcome(folder: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a run came to: an error is an outcome too, which the board counts."""
-    nothing = {"metrics": {}, "cost": {}, "placement_blocks": []}
+    nothing = {"metrics": {}, "cost": {}, "placement_blocks": [], "ran": {}}
     try:
         return {"status": "done", **measure(), "error": None}
     except CorruptImageError:  # the input is at fault, not the configuration: nothing is left of the run
@@ -138,8 +142,6 @@ def _measure(
 ) -> dict[str, Any]:
     """Build, train and evaluate; the metrics and costs of the record."""
     device = choose_device(config.runtime.device)
-    if config.runtime.threads is not None:
-        torch.set_num_threads(config.runtime.threads)
     memory = MemoryMeter.start(device)
     random_seed(config.seed)
     model = build_model(config, data.num_classes)
@@ -150,6 +152,7 @@ def _measure(
     image_size = (config.data.image_size, config.data.image_size)
     take_shape(model, image_size)
     costs = static_costs(model, image_size)
+    attention = choose_attention(model, device, PRECISIONS[config.precision])
     optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
     autocast = torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32")
     random_seed(config.seed + TRAINING_SEED_OFFSET)
@@ -181,4 +184,5 @@ def _measure(
         "metrics": trained.evaluation.metrics,
         "cost": asdict(costs) | measured,
         "placement_blocks": blocks,
+        "ran": {"attention": attention},
     }

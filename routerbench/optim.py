@@ -1,11 +1,17 @@
 """Optimizer and learning-rate schedule, by timm."""
 
+import inspect
 from fnmatch import fnmatch
 from functools import partial
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_info,
+    list_optimizers,
+    param_groups_weight_decay,
+)
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -37,7 +43,18 @@ def make_optimizer(
         expert_weight_decay=expert_weight_decay,
         spared=(*sorted(spared), *_STACKED),
     )
-    return create_optimizer_v2(model, opt=name, lr=lr, weight_decay=weight_decay, param_group_fn=groups)
+    one_kernel: Any = {"fused": True} if _has_one_kernel(model, name) else {}
+    return create_optimizer_v2(
+        model, opt=name, lr=lr, weight_decay=weight_decay, param_group_fn=groups, **one_kernel
+    )
+
+
+def _has_one_kernel(model: nn.Module, name: str) -> bool:
+    """Whether this optimizer is one of torch's own that can take a step on this device in one kernel."""
+    optimizer = get_optimizer_info(name).opt_class
+    device = next(model.parameters()).device.type
+    takes_it = isinstance(optimizer, type) and "fused" in inspect.signature(optimizer).parameters
+    return takes_it and device in ("cpu", "cuda")
 
 
 def _param_groups(

@@ -133,6 +133,7 @@ def load_data(config: DictConfig) -> Data:
         "mean": config.data.mean,
         "std": config.data.std,
         "workers": config.runtime.workers,
+        "decoded_cache_gib": config.runtime.decoded_cache_gib,
     }
     augment = _made("augment", config.augment)
     training = train_loader(source.train, augment=augment, seed=config.seed, **shared)

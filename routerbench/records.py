@@ -7,11 +7,13 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas
 
 SCHEMA = 1
 STATUSES = ("done", "failed", "diverged", "oom")
@@ -95,18 +97,20 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def read_records(folder: Path | str) -> pd.DataFrame:
+def read_records(folder: Path | str) -> "pandas.DataFrame":
     """A row for every record below `folder`/runs, a column for every entry, as `config.router.name`.
 
     Damaged records are left out, and named in the frame's `attrs["damaged"]`.
     """
+    import pandas  # half a second, which training need not wait for
+
     records, damaged = [], []
     for path in sorted(Path(folder, "runs").glob("*/record.json")):
         try:
             records.append(read_record(path.parent))
         except ValueError:
             damaged.append(str(path))
-    frame = pd.json_normalize(records)
+    frame = pandas.json_normalize(records)
     frame.attrs["damaged"] = damaged
     return frame
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
-from routerbench.evaluate import Batch, Evaluation
+from routerbench.evaluate import Batch, Evaluation, weights_cast_once
 from routerbench.metrics import RoutingSums, routing_metrics
+from routerbench.moe.layer import MoE
 from routerbench.moe.surgery import moe_layers
 
 Row = dict[str, int | float]
@@ -65,12 +66,14 @@ def train(
     step, num_images, seconds = 0, 0, 0.0
     unseen: list[Tensor] = []  # losses that are still on the device: to look at each would make it wait
     evaluation = None
+    layers = list(moe_layers(model).values())  # to look for them costs a small model as much as its loss
     for epoch in range(epochs):
         started = time.perf_counter()
         model.train()
         for images, labels in loader.epoch(epoch):
             losses = training_step(
                 model,
+                layers,
                 images.to(device, non_blocking=True),
                 labels.to(device, non_blocking=True),
                 optimizer,
@@ -110,6 +113,7 @@ def train(
 
 def training_step(
     model: nn.Module,
+    layers: Sequence[MoE],
     images: Tensor,
     labels: Tensor,
     optimizer: torch.optim.Optimizer,
@@ -119,35 +123,37 @@ def training_step(
     autocast: torch.autocast,
     scaler: torch.amp.GradScaler,
 ) -> dict[str, Tensor]:
-    """One step on cross-entropy plus the routers' losses; gives back every part of the loss by name.
+    """One step on cross-entropy plus the losses of the routers in `layers`, the model's MoE layers.
 
+    Gives back every part of the loss by name.
     The batch goes through the model in `accumulation_steps` parts, whose losses count by their images.
     """
     optimizer.zero_grad(set_to_none=True)
     losses: dict[str, Tensor] = {}
-    for part, its_labels in zip(
-        images.chunk(accumulation_steps), labels.chunk(accumulation_steps), strict=True
-    ):
-        with autocast:
-            logits = model(part)
-        of_part = {"task": F.cross_entropy(logits.float(), its_labels), **router_losses(model)}
-        of_part = {name: loss * (len(part) / len(images)) for name, loss in of_part.items()}
-        scaler.scale(torch.stack(list(of_part.values())).sum()).backward()
-        losses = {name: losses.get(name, 0.0) + loss.detach() for name, loss in of_part.items()}
+    with weights_cast_once(images.device):
+        for part, its_labels in zip(
+            images.chunk(accumulation_steps), labels.chunk(accumulation_steps), strict=True
+        ):
+            with autocast:
+                logits = model(part)
+            of_part = {"task": F.cross_entropy(logits.float(), its_labels), **router_losses(layers)}
+            of_part = {name: loss * (len(part) / len(images)) for name, loss in of_part.items()}
+            scaler.scale(torch.stack(list(of_part.values())).sum()).backward()
+            losses = {name: losses.get(name, 0.0) + loss.detach() for name, loss in of_part.items()}
     if clip_grad is not None:
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
     scaler.step(optimizer)
     scaler.update()
-    for layer in moe_layers(model).values():
+    for layer in layers:
         layer.router.after_step()
     return losses
 
 
-def router_losses(model: nn.Module) -> dict[str, Tensor]:
+def router_losses(layers: Iterable[MoE]) -> dict[str, Tensor]:
     """The weighted auxiliary losses of the latest forward pass, each summed over layers."""
     losses: dict[str, Tensor] = {}
-    for layer in moe_layers(model).values():
+    for layer in layers:
         assert layer.routing is not None
         for name, loss in layer.routing.losses.items():
             losses[name] = losses[name] + loss if name in losses else loss

@@ -1,6 +1,7 @@
 """What every test stands on: checked shapes, fixed seeds, and the numbers of the published code."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +15,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
     from routerbench.moe.experts import Experts
@@ -96,6 +98,29 @@ class Golden:
     @property
     def has_gradients(self) -> bool:
         return self.meta["has_grads"] and self.dtype == torch.float64
+
+
+class CastWeights(TorchDispatchMode):
+    """Inside, `casts` counts how often each parameter of the model is copied to bfloat16."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.casts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = self.names.get(id(args[0])) if args else None
+        if func is torch.ops.aten._to_copy.default and name and (kwargs or {})["dtype"] == torch.bfloat16:
+            self.casts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def cast_weights() -> type[CastWeights]:
+    """The context that counts casts."""
+    return CastWeights
 
 
 ReadGolden = Callable[[str, torch.dtype], Golden]

@@ -45,7 +45,7 @@ REFUSED = [
     (
         ["runtime.devise=cpu"],
         "runtime.devise=cpu is not a setting (did you mean device?); runtime has: results, device, workers, "
-        "threads, wandb, log_every_steps, retry",
+        "decoded_cache_gib, threads, wandb, log_every_steps, retry",
     ),
     (["+epoch=3"], "+epoch=3: epoch is not a setting"),
     (["epochs=abc"], "epochs=abc: Value 'abc' of type 'str' could not be converted to Integer"),

@@ -114,3 +114,8 @@ def test_any_other_model_of_timm() -> None:
     parts.verify(config)
     (config,) = composed(["model.name=resnet18", "router=dense"])
     parts.verify(config)
+
+
+def test_a_run_has_one_thread_unless_it_is_given_more() -> None:
+    # Runs beside each other must not fight, nor a result hang on the cores of the machine.
+    assert composed([])[0].runtime.threads == 1

@@ -1,6 +1,7 @@
 """Evaluation: exact on a model made by hand, every image and every group once."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,3 +105,25 @@ def test_routing_is_told_by_layer_and_for_all() -> None:
     for name in ("load_cv", "demand_cv", "dropped_fraction", "entropy"):
         layers = [metrics[f"routing/blocks.{block}/{name}"] for block in (0, 1)]
         assert metrics[f"routing/{name}"] == pytest.approx(np.mean(layers))
+
+
+def test_autocast_casts_every_weight_once_for_all_batches(cast_weights: Any) -> None:
+    model = sparsify(
+        build_backbone("pocket_vit", 10, 32, depth=2, embed_dim=16, num_heads=2), "token_choice", 4, [1]
+    )
+    data = batches(torch.randn(6, 3, 32, 32), torch.arange(6), [2, 2, 2])
+    with cast_weights(model) as counter:
+        evaluate(model, data, CPU, torch.autocast("cpu", torch.bfloat16))
+    assert {"blocks.0.mlp.fc1.weight", "blocks.1.mlp.experts.w1", "head.weight"} <= counter.casts.keys()
+    assert set(counter.casts.values()) == {1}
+
+
+def test_weights_that_have_changed_are_cast_anew() -> None:
+    model = build_backbone("pocket_vit", 10, 32, depth=1, embed_dim=16, num_heads=2)
+    images, labels, bf16 = torch.randn(2, 3, 32, 32), torch.arange(2), torch.autocast("cpu", torch.bfloat16)
+    losses = []
+    for _ in range(2):
+        losses.append(evaluate(model, batches(images, labels, [2]), CPU, bf16).metrics["test/loss"])
+        with torch.no_grad():
+            model.get_parameter("head.bias").add_(torch.arange(10.0))
+    assert losses[0] != losses[1]

@@ -123,7 +123,9 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     assert all(value > 0 for value in record["cost"].values())
     versions = {"python", "routerbench", "torch", "timm", "hydra-core", "numpy"}
     assert set(record["provenance"]["versions"]) == versions
-    assert {*record["provenance"]} == {"commit", "versions", "device", "command", "started", "finished"}
+    ran = {"commit", "versions", "device", "command", "started", "finished", "attention"}
+    assert {*record["provenance"]} == ran
+    assert record["provenance"]["attention"] == "fused"
     assert record["provenance"]["command"] == "a command"
     assert record["provenance"]["started"] < record["provenance"]["finished"]
 
@@ -180,6 +182,21 @@ def test_low_precision_trains_and_evaluates(composed: Compose, precision: str) -
     losses = [row["train/loss"] for row in rows_of(config) if "train/loss" in row]
     assert all(0 < loss < 4 for loss in losses)
     assert record_of(config)["metrics"]["test/loss"] < 4
+    assert record_of(config)["provenance"]["attention"] == "plain"
+
+
+@pytest.mark.parametrize(("threads", "said"), [(2, "2 threads"), (1, "1 thread")])
+def test_the_record_says_how_many_threads_the_run_had(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, threads: int, said: str
+) -> None:
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("stop")
+
+    monkeypatch.setattr(experiment, "train", stop)
+    torch.set_num_threads(3 - threads)  # of what ran before
+    config = composed("router=dense", f"runtime.threads={threads}")
+    assert run(config)[0] == "failed"
+    assert record_of(config)["provenance"]["device"].endswith(f", {said}")
 
 
 def test_groups_of_images_are_trained_and_all_test_images_count(composed: Compose) -> None:

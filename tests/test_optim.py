@@ -111,3 +111,34 @@ def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
         min_lr=0.2,
     )
     assert {group["lr"] for group in optimizer.param_groups} == {0.8}
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "fused"),
+    [("adamw", "cpu", True), ("adam", "cpu", True), ("lamb", "cpu", None), ("adamw", "meta", None)],
+)
+def test_a_step_of_torchs_own_optimizers_is_one_kernel(name: str, device: str, fused: bool | None) -> None:
+    with torch.device(device):
+        model = nn.Linear(2, 2)
+    optimizer = make_optimizer(model, name=name, lr=0.1, weight_decay=0.05)
+    assert {group.get("fused") for group in optimizer.param_groups} == {fused}
+
+
+def test_the_kernel_takes_the_step_of_adamw() -> None:
+    fused, plain = (nn.Linear(4, 4) for _ in range(2))
+    plain.load_state_dict(fused.state_dict())
+    optimizers = (
+        make_optimizer(fused, name="adamw", lr=0.1, weight_decay=0.05),
+        torch.optim.AdamW(
+            [{"params": [plain.weight], "weight_decay": 0.05}, {"params": [plain.bias], "weight_decay": 0.0}],
+            lr=0.1,
+            fused=False,
+        ),
+    )
+    for _ in range(3):
+        x = torch.randn(5, 4)
+        for model, optimizer in zip((fused, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(dict(fused.state_dict()), dict(plain.state_dict()))

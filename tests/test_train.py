@@ -1,5 +1,6 @@
 """A training step against a loss made by hand, and the loop around it."""
 
+import contextlib
 import copy
 import math
 import re
@@ -17,7 +18,7 @@ from routerbench.build import build_backbone, sparsify
 from routerbench.evaluate import Batch, Evaluation
 from routerbench.moe import losses
 from routerbench.moe.surgery import moe_layers
-from routerbench.optim import make_scheduler
+from routerbench.optim import make_optimizer, make_scheduler
 from routerbench.train import DivergedError, Row, Trained, router_losses, train, training_step
 
 CPU = torch.device("cpu")
@@ -52,7 +53,8 @@ def step(
         "scaler": off(),
         **changes,
     }
-    return training_step(model, images, labels, torch.optim.SGD(model.parameters(), lr=lr), **settings)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    return training_step(model, list(moe_layers(model).values()), images, labels, optimizer, **settings)
 
 
 def gradients(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
@@ -101,7 +103,7 @@ def test_losses_of_the_layers_are_summed_by_name() -> None:
     model = moe_vit(noise_std=0.0, **LOSSES)
     model(batch()[0])
     layers = [layer.routing for layer in moe_layers(model).values()]
-    found = router_losses(model)
+    found = router_losses(moe_layers(model).values())
     assert len(layers) == 2
     for name in ("importance", "gshard", "z"):
         torch.testing.assert_close(found[name], sum(routing.losses[name] for routing in layers if routing))
@@ -185,6 +187,50 @@ def test_the_gradient_is_clipped_after_the_scale_of_fp16_is_taken_off() -> None:
     assert norm == pytest.approx(0.01, rel=1e-2)
 
 
+def test_the_scale_of_fp16_is_taken_off_by_a_step_in_one_kernel() -> None:
+    scaled, plain = Flat(), Flat()
+    plain.load_state_dict(scaled.state_dict())
+    images, labels = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 1, 0])
+    for model, enabled in ((scaled, True), (plain, False)):
+        optimizer = make_optimizer(model, name="adamw", lr=0.1, weight_decay=0.05)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=enabled)
+        for _ in range(3):
+            training_step(
+                model,
+                [],
+                images,
+                labels,
+                optimizer,
+                accumulation_steps=1,
+                clip_grad=None,
+                autocast=FP32,
+                scaler=scaler,
+            )
+    torch.testing.assert_close(dict(scaled.state_dict()), dict(plain.state_dict()))
+
+
+@pytest.mark.parametrize("clip_grad", [None, 1.0])
+def test_fp16_leaves_out_a_step_whose_gradient_overflows(clip_grad: float | None) -> None:
+    model = Flat(spoil=1)
+    before = copy.deepcopy(model.state_dict())
+    optimizer = make_optimizer(model, name="adamw", lr=0.1, weight_decay=0.05)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    images, labels = torch.rand(2, 3, 2, 2), torch.tensor([0, 1])
+    training_step(
+        model,
+        [],
+        images,
+        labels,
+        optimizer,
+        accumulation_steps=1,
+        clip_grad=clip_grad,
+        autocast=FP32,
+        scaler=scaler,
+    )
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+    assert scaler.get_scale() == 512.0
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_under_autocast_the_router_and_the_losses_stay_in_single_precision(dtype: torch.dtype) -> None:
     model, (images, labels) = moe_vit(), batch()
@@ -196,6 +242,29 @@ def test_under_autocast_the_router_and_the_losses_stay_in_single_precision(dtype
         assert layer.routing is not None
         assert layer.routing.plan.gates.dtype == torch.float32
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("parts", [1, 4])
+def test_autocast_casts_every_weight_once_a_step(cast_weights: Any, parts: int, checkpointing: bool) -> None:
+    model, (images, labels) = moe_vit(noise_std=0.0), batch()
+    model.set_grad_checkpointing(checkpointing)  # pyright: ignore[reportCallIssue]
+    bf16 = torch.autocast("cpu", torch.bfloat16)
+    for _ in range(2):
+        with cast_weights(model) as counter:
+            step(model, images, labels, lr=0.1, accumulation_steps=parts, autocast=bf16)
+        assert {"blocks.0.attn.qkv.weight", "blocks.1.mlp.experts.w1"} <= counter.casts.keys()
+        assert set(counter.casts.values()) == {1}
+
+
+def test_the_copies_of_a_step_give_the_gradients_of_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (images, labels) = moe_vit(noise_std=0.0, **LOSSES), batch(8)
+    before, anew = copy.deepcopy(model), copy.deepcopy(model)
+    bf16 = torch.autocast("cpu", torch.bfloat16)
+    step(model, images, labels, accumulation_steps=4, autocast=bf16)
+    monkeypatch.setattr("routerbench.train.weights_cast_once", lambda device: contextlib.nullcontext())
+    step(anew, images, labels, accumulation_steps=4, autocast=bf16)
+    torch.testing.assert_close(gradients(before, model), gradients(before, anew), atol=0, rtol=0)
 
 
 def test_there_is_noise_in_training_alone() -> None:

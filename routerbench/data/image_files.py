@@ -1,6 +1,7 @@
 """Image files on disk: the folders of a split, and an image that cannot be read named by its file."""
 
 import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from routerbench.data.randomness import AUGMENT, seeded
 from routerbench.data.transforms import FileTransform
+
+# What pillow's decoders raise on damaged files, SyntaxError by the PNG one.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class CorruptImageError(ValueError):
@@ -43,11 +47,19 @@ def read_image(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    # what pillow's decoders raise on damaged files, SyntaxError by the PNG one
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{path} cannot be read as an image ({type(error).__name__}): replace or remove it"
         ) from error
+
+
+def read_size(path: str) -> tuple[int, int]:
+    """Width and height of the image in a file by its header alone; (0, 0) where that cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except DAMAGED:  # to decode the image will name the file
+        return 0, 0
 
 
 @dataclass(frozen=True)
@@ -64,22 +76,22 @@ class Unreadable:
 class SeededFiles(Dataset[tuple[Tensor, int] | Unreadable]):
     """A split in one epoch; what is random in an image hangs on seed, epoch and its place in the set."""
 
-    files: ImageFolder
+    read: Callable[[int], Image.Image]
+    labels: Sequence[int]
     transform: FileTransform
     seed: int
     epoch: int
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | Unreadable:
-        path, label = self.files.samples[index]
         try:
-            image = self.files.loader(path)
+            image = self.read(index)
         except ValueError as error:
             return Unreadable(str(error))
         with seeded(self.seed, self.epoch, AUGMENT, index):
-            return self.transform(image), label
+            return self.transform(image), self.labels[index]
 
 
 def collate(samples: list[tuple[Tensor, int] | Unreadable]) -> tuple[Tensor, Tensor] | Unreadable:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
+from routerbench.data.decoded import ReadImage, image_reader
 from routerbench.data.image_files import CorruptImageError, SeededFiles, Unreadable, collate
 from routerbench.data.randomness import AUGMENT, ORDER, WORKERS, generator
 from routerbench.data.sources import Arrays, Dataset
@@ -81,14 +83,17 @@ class ArrayLoader:
         """The batches of an epoch; what happens to an image hangs on seed, epoch and its place in the set."""
         draws = torch.rand(len(self.arrays), NUM_DRAWS, generator=generator(self.seed, number, AUGMENT))
         for indices in self.order.indices(number).split(self.batch_size):
-            images = self.augment.change(self.arrays.images[indices], draws[indices])
-            images = normalise(resize(images.float(), self.image_size), self.mean, self.std)
+            images = self.augment.change(self.arrays.images.index_select(0, indices), draws[indices])
+            images = normalise(resize(images, self.image_size), self.mean, self.std)
             yield images, self.arrays.labels[indices]
 
 
 @dataclass(frozen=True)
 class FileLoader:
-    """Batches of image files, decoded and augmented one by one in `workers` processes (0: in this one)."""
+    """Batches of image files, decoded and augmented one by one in `workers` processes (0: in this one).
+
+    Where all images of the split fit in `decoded_cache_gib`, they are decoded in the first epoch alone.
+    """
 
     files: ImageFolder
     order: Order
@@ -96,6 +101,12 @@ class FileLoader:
     transform: FileTransform
     seed: int
     workers: int
+    decoded_cache_gib: float
+
+    @cached_property
+    def read(self) -> ReadImage:
+        """What gives an image of the split; made when it is first asked for, for it looks at every file."""
+        return image_reader(self.files, self.decoded_cache_gib)
 
     @property
     def num_images(self) -> int:
@@ -108,7 +119,7 @@ class FileLoader:
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of an epoch; raises CorruptImageError, which names the file."""
         batches = DataLoader(
-            SeededFiles(self.files, self.transform, self.seed, number),
+            SeededFiles(self.read, self.files.targets, self.transform, self.seed, number),
             batch_size=self.batch_size,
             sampler=self.order.indices(number).tolist(),
             num_workers=self.workers,
@@ -134,11 +145,13 @@ def train_loader(
     augment: Augmentation,
     seed: int,
     workers: int,
+    decoded_cache_gib: float,
 ) -> Loader:
     """Shuffled, augmented batches, all of `batch_size`: the images left over wait for another epoch.
 
     Raises ValueError where the set is smaller than a batch or cannot have this augmentation.
-    `workers` are processes that decode image files; images in memory need none.
+    `workers` are processes that decode image files, which are kept decoded where all of them fit in
+    `decoded_cache_gib`; images in memory need neither.
     """
     if len(dataset) < batch_size:
         raise ValueError(
@@ -149,7 +162,7 @@ def train_loader(
         augment = for_arrays(augment, *dataset.images.shape[2:])
         return ArrayLoader(dataset, order, batch_size, image_size, column(mean), column(std), augment, seed)
     transform = for_files(augment).file_transform(image_size, mean, std)
-    return FileLoader(dataset, order, batch_size, transform, seed, workers)
+    return FileLoader(dataset, order, batch_size, transform, seed, workers, decoded_cache_gib)
 
 
 def test_loader(
@@ -160,13 +173,15 @@ def test_loader(
     mean: Sequence[float],
     std: Sequence[float],
     workers: int,
+    decoded_cache_gib: float,
 ) -> Loader:
     """Every image once, in the order of the data set; the last batch may be smaller."""
     order, seed = InOrder(len(dataset)), 0  # nothing is random
     if isinstance(dataset, Arrays):
         plain = NoAugmentation("none")
         return ArrayLoader(dataset, order, batch_size, image_size, column(mean), column(std), plain, seed)
-    return FileLoader(dataset, order, batch_size, evaluation_transform(image_size, mean, std), seed, workers)
+    transform = evaluation_transform(image_size, mean, std)
+    return FileLoader(dataset, order, batch_size, transform, seed, workers, decoded_cache_gib)
 
 
 def column(values: Sequence[float]) -> Float[Tensor, "3 1 1"]:

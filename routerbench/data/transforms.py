@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, Real, UInt8
 from PIL import Image
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
@@ -57,21 +57,23 @@ class CropFlip:
     ) -> UInt8[Tensor, "B 3 S S"]:
         """The images, each changed by its own draws from [0, 1)."""
         size = images.shape[-1]
-        rows = self.positions(size, draws[:, 0], draws[:, 2] < self.vflip)
-        columns = self.positions(size, draws[:, 1], draws[:, 3] < self.hflip)
-        pixels = rows[:, :, None] * size + columns[:, None, :]
-        pixels = torch.where((draws[:, 4] < self.transpose)[:, None, None], pixels.mT, pixels)
+        flip = draws[:, 2:4] < draws.new_tensor([self.vflip, self.hflip])
+        rows, columns = self.positions(size, draws[:, :2], flip).unbind(1)
+        transpose = (draws[:, 4] < self.transpose)[:, None]
+        rows = rows * size
+        down, right = torch.where(transpose, columns, rows), torch.where(transpose, rows, columns)
+        pixels = down[:, :, None] + right[:, None, :]
         # One gather does it all: the loader must not be felt beside a small model on two cores.
         return images.flatten(2).gather(2, pixels.flatten(1)[:, None].expand(-1, 3, -1)).view_as(images)
 
     def positions(
-        self, size: int, shift: Float[Tensor, "B"], flip: Bool[Tensor, "B"]
-    ) -> Int64[Tensor, "B S"]:
-        """The row (or column) of the old image that each one of the new image shows."""
+        self, size: int, shift: Float[Tensor, "B 2"], flip: Bool[Tensor, "B 2"]
+    ) -> Int64[Tensor, "B 2 S"]:
+        """The row, and the column, of the old image that each one of the new image shows."""
         offset = (shift * (2 * self.padding + 1)).long() - self.padding
-        position = torch.arange(size) + offset[:, None]
+        position = torch.arange(size) + offset[..., None]
         mirrored = (size - 1) - ((size - 1) - position.abs()).abs()
-        return torch.where(flip[:, None], mirrored.flip(1), mirrored)
+        return torch.where(flip[..., None], mirrored.flip(-1), mirrored)
 
 
 @dataclass(frozen=True)
@@ -153,19 +155,20 @@ def evaluation_transform(image_size: int, mean: Sequence[float], std: Sequence[f
     return cast(FileTransform, transform)
 
 
-def resize(images: Float[Tensor, "B 3 h w"], image_size: int) -> Float[Tensor, "B 3 H W"]:
-    """The images at `image_size` x `image_size`, bilinear; unchanged where they have that size."""
+def resize(images: Real[Tensor, "B 3 h w"], image_size: int) -> Real[Tensor, "B 3 H W"]:
+    """The images at `image_size` x `image_size`, bilinear in float32; unchanged where they have that size."""
     size = (image_size, image_size)
     if images.shape[2:] == size:
         return images
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+    return F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def normalise(
-    images: Float[Tensor, "B 3 H W"], mean: Float[Tensor, "3 1 1"], std: Float[Tensor, "3 1 1"]
+    images: Real[Tensor, "B 3 H W"], mean: Float[Tensor, "3 1 1"], std: Float[Tensor, "3 1 1"]
 ) -> Float[Tensor, "B 3 H W"]:
     """Values 0 to 255 to deviations from `mean` in units of `std`, both of images in [0, 1]."""
-    return images * (1 / (255 * std)) - mean / std
+    # One copy, changed in place: large tensors are dear beside a small model.
+    return images.to(torch.float32, copy=True).mul_(1 / (255 * std)).sub_(mean / std)
 
 
 def check_probability(name: str, value: float) -> None:

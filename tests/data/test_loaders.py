@@ -1,5 +1,7 @@
 """Batches hang on seed, epoch and image alone, and every test image comes once."""
 
+import errno
+import os
 import random
 import re
 from pathlib import Path
@@ -8,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
+from torchvision.datasets import ImageFolder
 
 from routerbench.data import loaders, sources
-from routerbench.data.loaders import Loader
+from routerbench.data.loaders import FileLoader, Loader
 from routerbench.data.sources import Arrays
 from routerbench.data.transforms import Augmentation, CropFlip, InceptionCrop, NoAugmentation
 
@@ -35,15 +39,17 @@ def arrays() -> Arrays:
     return Arrays(images, torch.arange(11))
 
 
-def training(dataset: Any, augment: Augmentation, **changes: int) -> Loader:
-    settings = {"batch_size": 4, "image_size": 8, "seed": 0, "workers": 0, **changes}
+def training(dataset: Any, augment: Augmentation, **changes: float) -> Loader:
+    settings: dict[str, Any] = {"batch_size": 4, "image_size": 8, "seed": 0, "workers": 0, **changes}
+    settings.setdefault("decoded_cache_gib", 1.0)
     return loaders.train_loader(
         dataset, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), augment=augment, **settings
     )
 
 
 def evaluation(dataset: Any, batch_size: int, workers: int = 0) -> Loader:
-    settings = {"image_size": 8, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    settings: dict[str, Any] = {"image_size": 8, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    settings["decoded_cache_gib"] = 1.0
     return loaders.test_loader(dataset, batch_size=batch_size, workers=workers, **settings)
 
 
@@ -125,6 +131,71 @@ def test_image_files_of_the_test_set_come_once_in_order(image_root: Path) -> Non
     # The colours of conftest, (40 * number, 200 * label, 100), far from the white pixel.
     expected = [[0, 0, 100], [40, 0, 100], [0, 200, 100], [40, 200, 100], [80, 200, 100]]
     assert (images[:, :, -1, -1] * 255).round().int().tolist() == expected
+
+
+def count_decodings(files: ImageFolder, log: Path) -> None:
+    """Let a line for each decoding, in whatever process, be written to `log`."""
+    log.touch()
+    decode = files.loader
+
+    def counted(path: str) -> Any:
+        with log.open("a") as file:
+            file.write(f"{path}\n")
+        return decode(path)
+
+    files.loader = counted
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_image_files_that_fit_are_decoded_once(image_root: Path, workers: int) -> None:
+    train = sources.folder(str(image_root)).train
+    assert isinstance(train, ImageFolder)
+    log = image_root / "decoded"
+    count_decodings(train, log)
+    kept = training(train, IMAGENET, batch_size=3, workers=workers)
+    batches = [all_of(kept, epoch) for epoch in range(2)]
+    assert sorted(log.read_text().split()) == sorted(path for path, _ in train.samples)
+    anew = training(train, IMAGENET, batch_size=3, workers=workers, decoded_cache_gib=0.0)
+    for epoch, (images, labels) in enumerate(batches):
+        expected, expected_labels = all_of(anew, epoch)
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, expected_labels)
+    assert len(log.read_text().split()) == 3 * len(train)
+
+
+# Six images of 4 x 4 pixels in three colours, and a byte for each of them.
+@pytest.mark.parametrize(("num_bytes", "decodings"), [(6 * (3 * 16 + 1), 6), (6 * (3 * 16 + 1) - 1, 12)])
+def test_a_split_is_kept_as_a_whole_or_not_at_all(image_root: Path, num_bytes: int, decodings: int) -> None:
+    train = sources.folder(str(image_root)).train
+    assert isinstance(train, ImageFolder)
+    count_decodings(train, image_root / "decoded")
+    loader = training(train, NONE, batch_size=3, decoded_cache_gib=num_bytes / 2**30)
+    for epoch in range(2):
+        all_of(loader, epoch)
+    assert len((image_root / "decoded").read_text().split()) == decodings
+
+
+def test_a_disk_that_fills_up_costs_no_image(image_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    train = sources.folder(str(image_root)).train
+    expected = all_of(training(train, NONE, batch_size=3), 0)[0]
+    monkeypatch.setattr("os.pwrite", full)
+    loader = training(train, NONE, batch_size=3)
+    assert torch.equal(all_of(loader, 0)[0], expected)
+
+
+def test_a_file_that_is_another_than_its_header_said_is_decoded_anew(image_root: Path) -> None:
+    test = sources.folder(str(image_root)).test
+    loader = evaluation(test, batch_size=2)
+    assert isinstance(loader, FileLoader)
+    assert loader.read(0).size == (4, 4)
+    path = image_root / "val" / "cat" / "1.png"
+    Image.new("RGB", (6, 2), (7, 8, 9)).save(path)
+    for _ in range(2):
+        assert loader.read(1).size == (6, 2)
+        assert loader.read(1).getpixel((5, 1)) == (7, 8, 9)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
