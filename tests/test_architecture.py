@@ -18,6 +18,7 @@ WALK = (
     {"moe.hidden_norm"},
     {"moe.dense_mlp"},
     {"moe.experts"},
+    {"moe.backends"},
     {"moe.layer"},
     {"moe.surgery"},
     {"build", "costs", "metrics"},

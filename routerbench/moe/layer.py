@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from routerbench.moe.backends import BACKENDS
 from routerbench.moe.experts import Experts
 from routerbench.moe.router import Router, Routing
 
@@ -18,7 +19,9 @@ class MoE(nn.Module):
     that is neither, or that the router cannot take, and for a router of another number of experts.
     """
 
-    def __init__(self, router: Router, experts: Experts, group: str | int = "image") -> None:
+    def __init__(
+        self, router: Router, experts: Experts, group: str | int = "image", backend: str = "bmm"
+    ) -> None:
         super().__init__()
         check_group(group)
         if group not in ("image", 1) and not router.spans_images:
@@ -30,6 +33,7 @@ class MoE(nn.Module):
             raise ValueError(
                 f"num_experts={experts.num_experts} of the experts is not that of the router, {num_experts}"
             )
+        self.backend = backend
         self.router = router
         self.experts = experts
         self.images_per_group = 1 if group == "image" else int(group)
@@ -56,8 +60,8 @@ class MoE(nn.Module):
     ) -> tuple[Float[Tensor, "B ... D"], Routing]:
         tokens = x.reshape(len(x) // images_per_group, -1, x.shape[-1])
         routing = self.router(tokens)
-        slots = self.experts(routing.plan.dispatch(tokens), routing.plan.filled.transpose(0, 1))
-        return routing.plan.combine(slots).to(x.dtype).view(x.shape), routing
+        y = BACKENDS[self.backend](routing.plan, self.experts, tokens)
+        return y.to(x.dtype).view(x.shape), routing
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the latest decision, which holds a graph that cannot be copied."""
