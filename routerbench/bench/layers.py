@@ -87,8 +87,7 @@ def router_makers(case: RouterCase, device: torch.device) -> Makers:
 def moe_layer(case: LayerCase, backend: str, device: torch.device) -> MoE:
     """Our layer; raises ValueError where the router or the backend cannot be had in this case."""
     shape = case.shape
-    settings = {"capacity_factor": CAPACITY_FACTOR}
-    router = build_router(case.router, shape.width, shape.num_experts, **settings)
+    router = build_router(case.router, shape.width, shape.num_experts, capacity_factor=CAPACITY_FACTOR)
     experts = Experts(shape.num_experts, shape.width, shape.hidden)
     group = shape.num_images if case.group == "batch" else "image"
     return MoE(router, experts, group, backend=backend).to(device)

@@ -46,8 +46,9 @@ def backbone(case: ModelCase) -> nn.Module:
 def sparse_model(case: ModelCase, placement: str, backend: str | None) -> nn.Module:
     """The model with MoE layers; raises ValueError for a placement or router that it cannot have."""
     group = case.batch_size if case.group == "batch" else "image"
-    settings = {"capacity_factor": CAPACITY_FACTOR}
-    model = sparsify(backbone(case), case.router, case.num_experts, placement, group, **settings)
+    model = sparsify(
+        backbone(case), case.router, case.num_experts, placement, group, capacity_factor=CAPACITY_FACTOR
+    )
     for layer in moe_layers(model).values():
         layer.backend = layer.backend if backend is None else backend
     return model

@@ -54,7 +54,8 @@ def time_ratio(case: Record, name: str) -> Spread | None:
     ours, dense = contestant(case, name), contestant(case, "dense")
     if not ours or not dense or not ours.get("seconds") or not dense.get("seconds"):
         return None
-    return Spread.of(np.divide(ours["seconds"], dense["seconds"]).tolist())
+    pairs = zip(ours["seconds"], dense["seconds"], strict=False)  # slow ones leave after the first rounds
+    return Spread.of([of_ours / of_dense for of_ours, of_dense in pairs])
 
 
 def memory_ratio(case: Record, name: str) -> float | None:

@@ -93,7 +93,7 @@ def _method(case: Record) -> tuple[str, str]:
 
 def _times(title: str, cases: Sequence[Record], references: Sequence[Reference]) -> Table:
     rows = _reference_rows(cases, references)
-    for name in _names(cases, without=(DENSE, GEMM)):
+    for name in names(cases, without=(DENSE, GEMM)):
         texts = []
         for case in cases:
             ratio = time_ratio(case, name)
@@ -107,7 +107,7 @@ def _times(title: str, cases: Sequence[Record], references: Sequence[Reference])
 
 def _speeds(title: str, cases: Sequence[Record]) -> Table:
     rows = []
-    for name in _names(cases, without=()):
+    for name in names(cases, without=()):
         texts = []
         for case in cases:
             speed, gemm = flops_per_second(case, name), flops_per_second(case, GEMM)
@@ -119,7 +119,7 @@ def _speeds(title: str, cases: Sequence[Record]) -> Table:
 def _memory(title: str, cases: Sequence[Record], references: Sequence[Reference]) -> Table:
     rows = _reference_rows([case for case in cases if case["kind"] == "memory"], references)
     rows = [[row[0], *[NOTHING] * (len(cases) - len(row) + 1), *row[1:]] for row in rows]
-    for name in _names(cases, without=(DENSE, GEMM)):
+    for name in names(cases, without=(DENSE, GEMM)):
         rows.append([name, *(_number(memory_ratio(case, name), 1) for case in cases)])
     peaks = [(contestant(case, DENSE) or {}).get("peak_bytes") for case in cases]
     rows.append(["dense, MiB", *(_number(peak, 2**-20) for peak in peaks)])
@@ -151,7 +151,7 @@ def _to_reach(case: Record, name: str, references: Sequence[Reference]) -> str:
     )
 
 
-def _names(cases: Sequence[Record], without: tuple[str, ...]) -> list[str]:
+def names(cases: Sequence[Record], without: tuple[str, ...]) -> list[str]:
     """Contestants that take part in any of the cases."""
     records = [record for case in cases for record in case["contestants"] if _took_part(record)]
     return [name for name in dict.fromkeys(record["name"] for record in records) if name not in without]
@@ -174,7 +174,7 @@ def _absences(cases: Sequence[Record]) -> list[str]:
 
 
 def _farthest(cases: Sequence[Record]) -> str:
-    spreads = [time_ratio(case, name) for case in cases for name in _names([case], without=(DENSE, GEMM))]
+    spreads = [time_ratio(case, name) for case in cases for name in names([case], without=(DENSE, GEMM))]
     width = max((max(s.high / s.median, s.median / s.low) - 1 for s in spreads if s), default=0.0)
     return f"Medians over rounds; their quartiles are at most {100 * width:.0f} % away."
 

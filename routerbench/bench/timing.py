@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 
 Step = Callable[[], object]
-WARMUP_ROUNDS = 2
+WARMUP_ROUNDS = 1
+# A contestant that takes so many times as long as the first takes part in the first few rounds alone.
+SLOW, SLOW_ROUNDS = 5, 3
 
 
 @dataclass(frozen=True)
@@ -27,17 +29,24 @@ def rounds(
 ) -> dict[str, list[float]]:
     """Seconds of every contestant's step in each of `repeats` rounds, after rounds that warm up.
 
-    All take part in each round, in an order of its own: what slows the machine for a while then slows all,
-    and no contestant always follows the same one.
+    A round has an order of its own: what slows the machine for a while then slows all, and no contestant
+    always follows the same one.
     """
     seconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     for number in range(WARMUP_ROUNDS + repeats):
-        for contestant in random.Random(number).sample(contestants, len(contestants)):
-            taken = seconds_of(contestant.step)
+        taking_part = [
+            c
+            for c in contestants
+            if number < WARMUP_ROUNDS + SLOW_ROUNDS or not _is_slow(c, contestants[0], seconds)
+        ]
+        for contestant in random.Random(number).sample(taking_part, len(taking_part)):
+            seconds[contestant.name].append(seconds_of(contestant.step))
             contestant.reset()
-            if number >= WARMUP_ROUNDS:
-                seconds[contestant.name].append(taken)
-    return seconds
+    return {name: taken[WARMUP_ROUNDS:] for name, taken in seconds.items()}
+
+
+def _is_slow(contestant: Contestant, first: Contestant, seconds: dict[str, list[float]]) -> bool:
+    return min(seconds[contestant.name]) > SLOW * min(seconds[first.name])
 
 
 def clock(device: torch.device, threads: int) -> tuple[str, Callable[[Step], float]]:
