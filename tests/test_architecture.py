@@ -44,6 +44,7 @@ HOMES = {
     "hydra": {"cli", "parts", "config", "build", "compose"},
     "wandb": {"tracking"},
     "pandas": {"records", "report."},
+    "matplotlib": {"bench.plot"},
 }
 
 

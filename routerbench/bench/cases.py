@@ -112,8 +112,11 @@ def cases(options: Options, spans_images: dict[str, bool]) -> list[Case]:
     """The cases of the options, each kind in turn.
 
     `spans_images` says of every router whether its groups may hold several images; where the options do not
-    name a group, the others get single images.
+    name a group, the others get single images. Raises ValueError for a group that a router cannot take.
     """
+    for name in options.routers or ():
+        if options.group == "batch" and not spans_images[name]:
+            raise ValueError(f"group=batch would mix images: router={name} routes each alone, group=image")
     makers = {"layer": _layers, "router": _routers, "model": _models, "memory": _memory}
     return [case for kind in options.kinds for case in makers[kind](options, spans_images)]
 
@@ -133,13 +136,10 @@ def _memory(options: Options, spans_images: dict[str, bool]) -> list[Case]:
 
 def _routers(options: Options, spans_images: dict[str, bool]) -> list[Case]:
     names = options.routers or tuple(spans_images)
-    found: list[Case] = []
-    for shape, group in product(
-        _shapes(options, ROUTERS), (options.group,) if options.group else ("batch", "image")
-    ):
-        able = tuple(name for name in names if group == "image" or spans_images[name] or options.group)
-        found += [RouterCase(shape, able, group)] if able else []
-    return found
+    able = {"batch": tuple(name for name in names if spans_images[name]), "image": names}
+    groups = (options.group,) if options.group else ("batch", "image")
+    pairs = product(_shapes(options, ROUTERS), groups)
+    return [RouterCase(shape, able[group], group) for shape, group in pairs if able[group]]
 
 
 def _models(options: Options, spans_images: dict[str, bool]) -> list[Case]:

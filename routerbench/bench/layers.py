@@ -17,6 +17,7 @@ from routerbench.moe.experts import Experts
 from routerbench.moe.layer import MoE
 from routerbench.moe.plan import SoftPlan, SparsePlan
 from routerbench.moe.router import Router
+from routerbench.moe.surgery import moe_layers
 from routerbench.train import router_losses
 
 # Contestants by name, each made when its turn comes; ValueError says why one cannot be.
@@ -130,7 +131,12 @@ def _forward_backward(
         assert isinstance(output, Tensor)
         _backward([output], [upstream_as(output.dtype)], list(router_losses(layer).values()))
 
-    return Contestant(name, step, lambda: _reset([tokens, *layer.parameters()]), backend)
+    def reset() -> None:
+        _reset([tokens, *layer.parameters()])
+        for moe in moe_layers(layer).values():
+            moe.routing = None  # it holds the step's graph
+
+    return Contestant(name, step, reset, backend)
 
 
 def _routing(name: str, router: Router, groups: Float[Tensor, "G S D"]) -> Contestant:
@@ -180,5 +186,5 @@ def _check_fits(num_bytes: int, device: torch.device) -> None:
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if num_bytes > there / 2:
         raise ValueError(
-            f"its plan takes {num_bytes / 2**30:.1f} GiB, more than half of the {there / 2**30:.1f}"
+            f"its plan takes {num_bytes / 2**30:.1f} GiB, more than half of the {there / 2**30:.1f} there are"
         )

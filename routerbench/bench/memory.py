@@ -3,9 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,15 +33,28 @@ def peak_bytes(contestant: Contestant, device: torch.device) -> int | None:
 def _peak_on_cpu(contestant: Contestant) -> int:
     with _without_log(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         contestant.step()
-        # Inside, as the profiler goes on counting what is freed unseen.
-        contestant.reset()
+    contestant.reset()
     with TemporaryDirectory() as folder:
         trace = Path(folder, "trace.json")
         profiler.export_chrome_trace(str(trace))
         events: list[dict[str, Any]] = json.loads(trace.read_text())["traceEvents"]
-    changes = [event for event in events if event["name"] == "[memory]"]
-    changes.sort(key=lambda event: event["args"]["Ev Idx"])
-    return max(accumulate((change["args"]["Bytes"] for change in changes), initial=0))
+    changes = [event["args"] for event in events if event["name"] == "[memory]"]
+    return _peak(sorted(changes, key=lambda change: change["Ev Idx"]))
+
+
+def _peak(changes: Sequence[dict[str, Any]]) -> int:
+    """The largest sum of what stands; what stood before is no part of it, nor does its end count."""
+    standing: dict[int, int] = {}
+    total = peak = 0
+    for change in changes:
+        address, num_bytes = change["Addr"], change["Bytes"]
+        if num_bytes > 0:
+            standing[address] = num_bytes
+            total += num_bytes
+        else:
+            total -= standing.pop(address, 0)
+        peak = max(peak, total)
+    return peak
 
 
 @contextmanager

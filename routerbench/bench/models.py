@@ -76,5 +76,10 @@ def _training(
             scaler=scaler,
         )
 
+    def reset() -> None:
+        optimizer.zero_grad()
+        for layer in moe_layers(model).values():
+            layer.routing = None  # it holds the step's graph
+
     backends = {layer.backend for layer in moe_layers(model).values()}
-    return Contestant(name, step, optimizer.zero_grad, ", ".join(sorted(backends)) or None)
+    return Contestant(name, step, reset, ", ".join(sorted(backends)) or None)

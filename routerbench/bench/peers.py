@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from importlib import import_module
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from routerbench.bench.cases import CAPACITY_FACTOR, TOP_K, Shape
@@ -64,7 +63,7 @@ def read_peer(name: str) -> Peer:
     return Peer(name, found)
 
 
-def output_of(given: Float[Tensor, "B S D"] | tuple[object, ...] | list[object]) -> object:
+def output_of(given: object) -> object:
     """The tokens of a layer's output, which may come with losses and more behind them."""
     return given[0] if isinstance(given, tuple | list) else given
 

@@ -48,8 +48,8 @@ def markdown(tables: Sequence[Table], results: Record) -> str:
     """All tables under headings, and where they come from."""
     parts = [f"Measured on {escaped(origin(results))}"]
     for table in tables:
-        rows = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)]]
-        rows += [[escaped(text) for text in row] for row in table.rows]
+        rows = [[escaped(text) for text in row] for row in (table.columns, *table.rows)]
+        rows.insert(1, ["---", *["---:"] * (len(table.columns) - 1)])
         lines = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
         parts += [f"### {escaped(table.title)}", lines, *(escaped(note) for note in table.notes)]
     return "\n\n".join(parts) + "\n"

@@ -35,12 +35,12 @@ def case_table(case: Record) -> Table:
     gemm = flops_per_second(case, GEMM)
     columns: dict[str, Callable[[str], str]] = {
         "ms": lambda name: _number(_median(seconds(case, name)), 1e3),
-        "/ dense": lambda name: NOTHING if name == GEMM else _number(_median(time_ratio(case, name)), 1),
+        "/ dense": lambda name: NOTHING if name == GEMM else _number(_median(time_ratio(case, name))),
         "quartiles": lambda name: NOTHING if name == GEMM else _quartiles(time_ratio(case, name)),
         "GFLOP/s": lambda name: _number(flops_per_second(case, name), 1e-9),
         "/ GEMM": lambda name: _percent(flops_per_second(case, name), gemm),
         "peak MiB": lambda name: _number((contestant(case, name) or {}).get("peak_bytes"), 2**-20),
-        "/ limit": lambda name: NOTHING if name in (DENSE, GEMM) else _number(memory_ratio(case, name), 1),
+        "/ limit": lambda name: NOTHING if name in (DENSE, GEMM) else _number(memory_ratio(case, name)),
     }
     if case["kind"] == "router":  # a router's work is hardly in products
         del columns["GFLOP/s"]
@@ -106,21 +106,20 @@ def _times(title: str, cases: Sequence[Record], references: Sequence[Reference])
 
 
 def _speeds(title: str, cases: Sequence[Record]) -> Table:
+    gemm = [flops_per_second(case, GEMM) for case in cases]
     rows = []
-    for name in names(cases, without=()):
-        texts = []
-        for case in cases:
-            speed, gemm = flops_per_second(case, name), flops_per_second(case, GEMM)
-            texts.append(NOTHING if speed is None else f"{speed / 1e9:,.0f} ({_percent(speed, gemm)})")
-        rows.append([name, *texts])
-    return Table(f"Layer, {title}: GFLOP/s, and of a plain GEMM", ["", *map(label, cases)], rows)
+    for name in names(cases, without=(GEMM,)):
+        speeds = [flops_per_second(case, name) for case in cases]
+        rows.append([name, *(_percent(speed, of) for speed, of in zip(speeds, gemm, strict=True))])
+    rows.append(["GEMM, GFLOP/s", *(_number(speed, 1e-9) for speed in gemm)])
+    return Table(f"Layer, {title}: FLOP/s over those of a plain GEMM", ["", *map(label, cases)], rows)
 
 
 def _memory(title: str, cases: Sequence[Record], references: Sequence[Reference]) -> Table:
     rows = _reference_rows([case for case in cases if case["kind"] == "memory"], references)
     rows = [[row[0], *[NOTHING] * (len(cases) - len(row) + 1), *row[1:]] for row in rows]
     for name in names(cases, without=(DENSE, GEMM)):
-        rows.append([name, *(_number(memory_ratio(case, name), 1) for case in cases)])
+        rows.append([name, *(_number(memory_ratio(case, name)) for case in cases)])
     peaks = [(contestant(case, DENSE) or {}).get("peak_bytes") for case in cases]
     rows.append(["dense, MiB", *(_number(peak, 2**-20) for peak in peaks)])
     title = f"Layer, {title}: peak memory over that of dense plus the gradients of the experts"
@@ -184,10 +183,10 @@ def _median(spread: Spread | None) -> float | None:
 
 
 def _quartiles(spread: Spread | None) -> str:
-    return NOTHING if spread is None else f"{_number(spread.low, 1)}-{_number(spread.high, 1)}"
+    return NOTHING if spread is None else f"{_number(spread.low)}-{_number(spread.high)}"
 
 
-def _number(value: float | None, scale: float) -> str:
+def _number(value: int | float | None, scale: float = 1.0) -> str:
     """Three significant digits, two decimals at most."""
     if value is None:
         return NOTHING
