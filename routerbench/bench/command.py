@@ -65,6 +65,8 @@ def _measured(options: Options, command: str, console: Console) -> Record:
     device = choose_device(options.device or "auto", "device")
     threads = options.threads or (1 if device.type == "cpu" else torch.get_num_threads())
     torch.set_num_threads(threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where events are recorded
     chosen = cases(options, _span_images(options))
     peers = [read_peer(name) for name in options.peer or ()]
     backends = options.backends

@@ -75,8 +75,7 @@ def _points(cases: Sequence[Record]) -> list[Point]:
 
 
 def _place(case: Record, name: str) -> tuple[str, str]:
-    """Row and mark: layers and models have a row for each case and a mark for each contestant; routers the
-    other way."""
+    """Row and mark: a row for each case and a mark for each contestant, but for routers the other way."""
     if case["kind"] == "router":
         return name, label(case)
     if case["kind"] == "model":
@@ -152,7 +151,7 @@ def _finish(axis: Axes, rows: Sequence[str], points: Sequence[Point]) -> None:
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False)
 
 
-def _ticks(span: float) -> Sequence[float]:
+def _ticks(span: float) -> Sequence[int | float]:
     """As many as their labels have room for, by how many times the smallest the largest ratio is."""
     if span > 10:
         return (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
