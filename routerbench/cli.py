@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 def main() -> None:
     """Run the command of `sys.argv`; exits with 2 for what the user should change, 1 for failed runs."""
     parser = Parser(prog="routerbench", usage=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="command", prog="routerbench", required=True)
     commands.add_parser("train", add_help=False, help="train what the settings say, and record it")
     report = commands.add_parser("report", help="turn records into leaderboards")
     report.add_argument("--results", type=Path, default=Path("results"), help="folder of the records")
@@ -75,6 +75,9 @@ def bench(arguments: argparse.Namespace) -> int:
         went_through = command.bench(options, f"routerbench {shlex.join(sys.argv[1:])}", Console())
     except ValueError as error:
         return _refuse(error)
+    except KeyboardInterrupt:
+        print("stopped: --json has kept the cases that were done", file=sys.stderr)
+        return 130
     return 0 if went_through else 1
 
 

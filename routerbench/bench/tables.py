@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from statistics import median
 
 from routerbench.bench.results import (
     Record,
@@ -52,11 +52,12 @@ def case_table(case: Record) -> Table:
 
 def overview(cases: Sequence[Record], references: Sequence[Reference]) -> list[Table]:
     """Tables with a column for each case: of layers by router and group, of routers, of models."""
-    layers = [case for case in cases if case["kind"] in ("layer", "memory")]
-    layers.sort(key=_method)  # keeps the order within each
+    by_method: dict[tuple[str, str], list[Record]] = {}
+    for case in cases:
+        if case["kind"] in ("layer", "memory"):
+            by_method.setdefault((case["router"], case["group"]), []).append(case)
     tables: list[Table] = []
-    for (router, group), found in groupby(layers, key=_method):
-        alike = list(found)
+    for (router, group), alike in by_method.items():
         title = f"router={router} group={group}"
         timed = [case for case in alike if case["kind"] == "layer"]
         if timed:
@@ -87,10 +88,6 @@ def _suffix(case: Record) -> str:
     return f"E{case['num_experts']} {case['precision']}"
 
 
-def _method(case: Record) -> tuple[str, str]:
-    return case["router"], case["group"]
-
-
 def _times(title: str, cases: Sequence[Record], references: Sequence[Reference]) -> Table:
     rows = _reference_rows(cases, references)
     for name in names(cases, without=(DENSE, GEMM)):
@@ -98,11 +95,11 @@ def _times(title: str, cases: Sequence[Record], references: Sequence[Reference])
         for case in cases:
             ratio = time_ratio(case, name)
             texts.append(
-                NOTHING if ratio is None else f"{ratio.median:.2f}{_to_reach(case, name, references)}"
+                NOTHING if ratio is None else f"{_number(ratio.median)}{_to_reach(case, name, references)}"
             )
         rows.append([name, *texts])
     rows.append(["dense, ms", *(_number(_median(seconds(case, DENSE)), 1e3) for case in cases)])
-    return Table(title, ["", *map(label, cases)], rows, [_farthest(cases), *_absences(cases)])
+    return Table(title, ["", *map(label, cases)], rows, [_quartile_distances(cases), *_absences(cases)])
 
 
 def _speeds(title: str, cases: Sequence[Record]) -> Table:
@@ -116,8 +113,8 @@ def _speeds(title: str, cases: Sequence[Record]) -> Table:
 
 
 def _memory(title: str, cases: Sequence[Record], references: Sequence[Reference]) -> Table:
-    rows = _reference_rows([case for case in cases if case["kind"] == "memory"], references)
-    rows = [[row[0], *[NOTHING] * (len(cases) - len(row) + 1), *row[1:]] for row in rows]
+    of_memory = {case["case"] for case in cases if case["kind"] == "memory"}
+    rows = _reference_rows(cases, [reference for reference in references if reference.case in of_memory])
     for name in names(cases, without=(DENSE, GEMM)):
         rows.append([name, *(_number(memory_ratio(case, name)) for case in cases)])
     peaks = [(contestant(case, DENSE) or {}).get("peak_bytes") for case in cases]
@@ -172,10 +169,13 @@ def _absences(cases: Sequence[Record]) -> list[str]:
     return [text if len(of) == everywhere else f"{', '.join(of)}: {text}" for text, of in found.items()]
 
 
-def _farthest(cases: Sequence[Record]) -> str:
+def _quartile_distances(cases: Sequence[Record]) -> str:
     spreads = [time_ratio(case, name) for case in cases for name in names([case], without=(DENSE, GEMM))]
-    width = max((max(s.high / s.median, s.median / s.low) - 1 for s in spreads if s), default=0.0)
-    return f"Medians over rounds; their quartiles are at most {100 * width:.0f} % away."
+    away = [max(s.high / s.median, s.median / s.low) - 1 for s in spreads if s]
+    if not away:
+        return "Nothing was timed."
+    typical, farthest = (f"{100 * distance:.0f} %" for distance in (median(away), max(away)))
+    return f"Medians over rounds; their quartiles are {typical} away, at most {farthest}."
 
 
 def _median(spread: Spread | None) -> float | None:
@@ -187,11 +187,12 @@ def _quartiles(spread: Spread | None) -> str:
 
 
 def _number(value: int | float | None, scale: float = 1.0) -> str:
-    """Three significant digits, two decimals at most."""
+    """About three significant digits."""
     if value is None:
         return NOTHING
     scaled = value * scale
-    return f"{scaled:,.{2 if abs(scaled) < 10 else 1 if abs(scaled) < 100 else 0}f}"
+    decimals = 0 if scaled >= 99.5 else 1 if scaled >= 9.95 else 2 if scaled >= 0.0995 else 3
+    return f"{scaled:,.{decimals}f}"
 
 
 def _percent(value: float | None, of: float | None) -> str:
