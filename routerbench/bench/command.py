@@ -10,7 +10,7 @@ from rich.text import Text
 
 from routerbench.bench.cases import Case, LayerCase, ModelCase, RouterCase, cases
 from routerbench.bench.layers import Makers, autocast_to, layer_makers, router_makers
-from routerbench.bench.measure import measure
+from routerbench.bench.measure import SEED, measure
 from routerbench.bench.models import model_makers, sparse_model
 from routerbench.bench.options import Options
 from routerbench.bench.peers import Peer, read_peer
@@ -88,6 +88,7 @@ def _measured(options: Options, command: str, console: Console) -> Record:
         "cases": [],
     }
     for case in chosen:
+        torch.manual_seed(SEED)  # of the tokens, which are the same in every measurement
         makers = _makers(case, backends, peers, device)
         results["cases"].append(measure(case, makers, device, seconds_of, repeats))
         print_table(case_table(results["cases"][-1]), console)

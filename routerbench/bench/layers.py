@@ -48,7 +48,7 @@ def layer_makers(
 
     def ours(backend: str) -> Contestant:
         layer = moe_layer(case, backend, device)
-        with torch.no_grad():
+        with torch.no_grad():  # gives every parameter its shape, too
             plan = layer.router(tokens.view(-1, _tokens_per_group(case), shape.width)).plan
         if backend == ONE_HOT:
             _check_fits(plan.gates.numel() * plan.num_slots * _ONE_HOT_BYTES, device)

@@ -36,6 +36,13 @@ def test_columns_without_numbers_are_left_out(results: dict[str, Any]) -> None:
     assert memory.rows == [["dense", "7.00", "-"], ["bmm", "10.0", "1.25"]]
 
 
+def test_columns_stand_in_the_order_of_the_cases(results: dict[str, Any]) -> None:
+    layer, _, _, memory = results["cases"]
+    *_, table = overview([memory, layer], REFERENCES)
+    assert table.columns == ["", "Ti 12544 E32 fp32", "Ti 6272 E8 fp32"]
+    assert table.rows[0] == ["to reach", "1.15", "-"]
+
+
 def test_the_overview(results: dict[str, Any]) -> None:
     assert overview(results["cases"], REFERENCES) == [
         Table(
