@@ -4,11 +4,11 @@ RESULTS ?= results
 BIN := .venv/bin
 SMOKE := results/smoke
 
-.PHONY: help install demo report readme test check format smoke
+.PHONY: help install demo report readme performance test check format smoke
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## make .venv and install routerbench with its development tools
 
@@ -26,6 +26,10 @@ report: install  ## the leaderboards of RESULTS (default: results)
 
 readme: install  ## the board of results/pocket, also pasted into README.md
 	$(BIN)/routerbench report --results results/pocket --paste README.md
+
+performance: install  ## the measurement of results/performance, also pasted and drawn for docs/performance.md
+	$(BIN)/routerbench bench --from results/performance/bench.json \
+		--references results/performance/references.csv --paste docs/performance.md --plot docs/performance.png
 
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest

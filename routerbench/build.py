@@ -22,8 +22,7 @@ def build_router(name: str, width: int, num_experts: int, **settings: Any) -> Ro
 
     Raises ValueError for an unknown router or setting, or a value out of range.
     """
-    routers = sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml") if path.stem != "dense")
-    check_one_of("router", name, routers)
+    check_one_of("router", name, router_names())
     # The router's yaml refers to what must be equal for all routers, such as the capacity factor.
     root = OmegaConf.create(
         {**_shared_defaults(), "router": OmegaConf.load(conf_dir() / "router" / f"{name}.yaml")}
@@ -37,6 +36,11 @@ def build_router(name: str, width: int, num_experts: int, **settings: Any) -> Ro
             )
         root.router[key] = value
     return configured_router(root.router, width, num_experts)
+
+
+def router_names() -> list[str]:
+    """The names of conf/router, but for that of the dense twin."""
+    return sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml") if path.stem != "dense")
 
 
 def configured_router(config: DictConfig, width: int, num_experts: int) -> Router:

@@ -8,7 +8,9 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from routerbench.bench.options import add_options, checked
 
 USAGE = """\
 routerbench compares Mixture-of-Experts routers for vision, head to head, at equal cost.
@@ -18,26 +20,35 @@ routerbench compares Mixture-of-Experts routers for vision, head to head, at equ
   routerbench train -m +sweep=routers                        a question of sweeps/
   routerbench train --help                                   every setting
   routerbench report [--results DIR]                         results/ -> leaderboards
+  routerbench bench [layer] [router] [model] [memory]        what layers, routers, models cost on this machine
 """
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the words of a command."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_refuse(message))
 
 
 def main() -> None:
     """Run the command of `sys.argv`; exits with 2 for what the user should change, 1 for failed runs."""
-    parser = argparse.ArgumentParser(
-        prog="routerbench", usage=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    parser = Parser(prog="routerbench", usage=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", metavar="command", prog="routerbench", required=True)
     commands.add_parser("train", add_help=False, help="train what the settings say, and record it")
     report = commands.add_parser("report", help="turn records into leaderboards")
     report.add_argument("--results", type=Path, default=Path("results"), help="folder of the records")
     report.add_argument(
         "--paste", type=Path, metavar="FILE", help="also replace the board in this Markdown file"
     )
+    add_options(commands.add_parser("bench", help="time layers, routers and models on this machine"))
     if sys.argv[1:2] == ["train"]:
         sys.exit(train(sys.argv[2:]))
     if sys.argv[1:2] == ["-sc"]:  # the shell asks for completions
         sys.exit(train([word for word in sys.argv[1:] if word != "train"]))
     arguments = parser.parse_args()
+    if arguments.command == "bench":
+        sys.exit(bench(arguments))
     sys.exit(write_report(arguments.results, arguments.paste))
 
 
@@ -52,6 +63,23 @@ def write_report(results: Path, paste: Path | None) -> int:
     except ValueError as error:
         return _refuse(error)
     return 0
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """`routerbench bench`; 1 where a contestant failed."""
+    try:
+        options = checked(arguments)
+        from rich.console import Console
+
+        from routerbench.bench import command
+
+        went_through = command.bench(options, f"routerbench {shlex.join(sys.argv[1:])}", Console())
+    except ValueError as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        print("stopped: --json has kept the cases that were done", file=sys.stderr)
+        return 130
+    return 0 if went_through else 1
 
 
 def train(words: list[str]) -> int:

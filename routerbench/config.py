@@ -70,6 +70,10 @@ class Runtime:
     """What the decoded images of a split may take, if all of them fit: they are not decoded again then."""
     threads: int | None = MISSING
     """CPU threads of torch; null: its own choice, which is all cores."""
+    backend: str = MISSING
+    """How MoE layers are computed: bmm, loop, grouped, one_hot; auto: the fastest here, by measurement."""
+    deterministic: bool = MISSING
+    """Whether a GPU may use nothing whose results differ from run to run; a CPU never does."""
     wandb: str = MISSING
     """offline, online or disabled."""
     log_every_steps: int = MISSING

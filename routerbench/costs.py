@@ -3,8 +3,10 @@
 import copy
 import ctypes
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,10 +64,24 @@ def static_costs(model: nn.Module, image_size: tuple[int, int]) -> Costs:
 def _flops(model: nn.Module, image_size: tuple[int, int]) -> int:
     """Of one image in a forward pass, which also leaves a routing in every layer."""
     num_images = max((layer.images_per_group for layer in moe_layers(model).values()), default=1)
-    # The counter does not know the fused attention of the CPU, and would leave it out.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(blank_images(model, image_size, num_images))
-    return counter.get_total_flops() // num_images
+    with torch.no_grad():
+        return count_flops(lambda: model(blank_images(model, image_size, num_images))) // num_images
+
+
+def count_flops(run: Callable[[], object]) -> int:
+    """FLOPs of the matrix products and convolutions that `run` executes, a multiply-add being two."""
+    # The counter knows neither the CPU's fused attention nor grouped products, and would leave them out.
+    grouped = getattr(torch.ops.aten, "_grouped_mm", None)
+    further = {} if grouped is None else {grouped: _grouped_mm_flops}
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=further) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def _grouped_mm_flops(left: torch.Size, right: torch.Size, *_: Any, **__: Any) -> int:
+    """Of (N, K) or (G, N, K) by (K, M) or (G, K, M); the rows or columns of one without G are shared out."""
+    products = left[0] if len(left) == len(right) == 3 else 1
+    return 2 * products * left[-2] * left[-1] * right[-1]
 
 
 def _slots_per_token(model: nn.Module) -> list[float]:

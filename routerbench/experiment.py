@@ -1,6 +1,8 @@
 """One configuration -> one record. With `parts` the only reader of the configuration."""
 
+import hashlib
 import logging
+import os
 import shutil
 import traceback
 from collections.abc import Callable
@@ -15,9 +17,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from timm.utils.random import random_seed
+from torch import nn
 
 from routerbench import records
 from routerbench.attention import choose_attention
+from routerbench.autotune import autotune, use_backend
 from routerbench.costs import MemoryMeter, static_costs
 from routerbench.data.image_files import CorruptImageError
 from routerbench.evaluate import evaluate
@@ -33,7 +37,7 @@ from routerbench.parts import (
     put_moe_layers,
 )
 from routerbench.progress import display
-from routerbench.provenance import provenance
+from routerbench.provenance import device_name, provenance
 from routerbench.tracking import mirror
 from routerbench.train import DivergedError, Row, train
 from routerbench.weights import FILE_NAME, Weights, write_weights
@@ -143,6 +147,9 @@ def _measure(
     """Build, train and evaluate; the metrics and costs of the record."""
     device = choose_device(config.runtime.device)
     memory = MemoryMeter.start(device)
+    # What cuBLAS asks for, before it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.runtime.deterministic)
     random_seed(config.seed)
     model = build_model(config, data.num_classes)
     if weights is not None:
@@ -152,9 +159,10 @@ def _measure(
     image_size = (config.data.image_size, config.data.image_size)
     take_shape(model, image_size)
     costs = static_costs(model, image_size)
-    attention = choose_attention(model, device, PRECISIONS[config.precision])
-    optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
     autocast = torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32")
+    attention = choose_attention(model, device, PRECISIONS[config.precision])
+    backend = _backend(config, model, device, autocast)
+    optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
     random_seed(config.seed + TRAINING_SEED_OFFSET)
     trained = train(
         model,
@@ -184,5 +192,21 @@ def _measure(
         "metrics": trained.evaluation.metrics,
         "cost": asdict(costs) | measured,
         "placement_blocks": blocks,
-        "ran": {"attention": attention},
+        "ran": {"attention": attention, "backend": backend},
     }
+
+
+def _backend(
+    config: DictConfig, model: nn.Module, device: torch.device, autocast: torch.autocast
+) -> str | None:
+    """Give the MoE layers the configured backend, or that which all seeds of the configuration share."""
+    if config.runtime.backend != "auto":
+        return use_backend(model, config.runtime.backend)
+    where = hashlib.sha256(f"{device_name(device)} torch {torch.__version__}".encode()).hexdigest()[:10]
+    return autotune(
+        model,
+        (config.data.image_size, config.data.image_size),
+        config.batch_size // config.optim.accumulation_steps,
+        autocast,
+        Path(config.runtime.results, "backends", f"{group_id(identity(config))}-{where}.json"),
+    )

@@ -19,9 +19,10 @@ from routerbench.checks import check_one_of
 from routerbench.config import check, is_dense
 from routerbench.data.loaders import Loader, test_loader, train_loader
 from routerbench.data.sources import Source
+from routerbench.moe.backends import BACKENDS, why_not
 from routerbench.moe.experts import Experts, check_options
 from routerbench.moe.router import Router
-from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, place, replace_mlps, take_shape
+from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, moe_layers, place, replace_mlps, take_shape
 from routerbench.optim import make_optimizer, make_scheduler
 from routerbench.weights import Weights, check_fit, read_weights
 
@@ -42,7 +43,8 @@ def verify(config: DictConfig) -> None:
         check_options(config.expert_init, config.expert_mlp_ratio, config.expert_dropout)
     if isinstance(config.placement, str):  # of a dense run too, which does not look at it
         check_one_of("placement", config.placement, PLACEMENTS)
-    choose_device(config.runtime.device)
+    device = choose_device(config.runtime.device)
+    check_one_of("runtime.backend", config.runtime.backend, ("auto", *BACKENDS))
     _made("augment", config.augment)
     with torch.device("meta"):
         backbone = build_model(config, num_classes=2)
@@ -55,6 +57,10 @@ def verify(config: DictConfig) -> None:
         )
     with torch.device("meta"):
         put_moe_layers(backbone, config)
+    for layer in moe_layers(backbone).values():
+        problem = why_not(config.runtime.backend, layer.experts, device)
+        if problem:
+            raise ValueError(f"runtime.backend={config.runtime.backend} {problem}: take auto or bmm")
 
 
 def build_model(config: DictConfig, num_classes: int, **further: Any) -> nn.Module:
@@ -140,22 +146,23 @@ def load_data(config: DictConfig) -> Data:
     return Data(training, test_loader(source.test, **shared), len(source.class_names))
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of this name; `auto` is a GPU where there is one. Raises ValueError where there is not."""
+def choose_device(name: str, setting: str = "runtime.device") -> torch.device:
+    """The device of this name; `auto` is a GPU where there is one.
+
+    Raises ValueError, which names the `setting`, where there is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"runtime.device={name} is no device: cpu, cuda, cuda:1 ... or auto") from None
+        raise ValueError(f"{setting}={name} is no device: cpu, cuda, cuda:1 ... or auto") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"runtime.device={name} is not here: this machine has {torch.cuda.device_count()} GPUs"
-        )
+        raise ValueError(f"{setting}={name} is not here: this machine has {torch.cuda.device_count()} GPUs")
     try:
         torch.ones((), device=device).item()
     except (RuntimeError, AssertionError):
-        raise ValueError(f"runtime.device={name} cannot be used on this machine: take cpu or auto") from None
+        raise ValueError(f"{setting}={name} cannot be used on this machine: take cpu or auto") from None
     return device
 
 

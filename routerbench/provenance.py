@@ -17,7 +17,7 @@ def provenance(device: torch.device, command: str) -> dict[str, Any]:
     return {
         "commit": _commit(Path(__file__).parents[1]),
         "versions": {"python": platform.python_version(), **versions},
-        "device": _device_name(device),
+        "device": device_name(device),
         "command": command,
     }
 
@@ -46,7 +46,8 @@ def _commit(checkout: Path) -> str | None:
         return None
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """The name of the GPU, or of the processor with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

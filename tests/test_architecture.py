@@ -26,7 +26,7 @@ WALK = (
     {"build", "costs", "metrics"},
     {"maps"},
     {"evaluate"},
-    {"train"},
+    {"train", "autotune"},
     {"parts"},
     {"experiment"},
     {"cli"},
@@ -47,6 +47,7 @@ HOMES = {
     "hydra": {"cli", "parts", "config", "build", "compose"},
     "wandb": {"tracking"},
     "pandas": {"records", "report."},
+    "matplotlib": {"bench.plot"},
 }
 
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from routerbench.build import build_backbone, sparsify
-from routerbench.costs import Costs, MemoryMeter, static_costs
+from routerbench.costs import Costs, MemoryMeter, count_flops, static_costs
 from routerbench.moe.surgery import moe_layers
 
 D, L, H, S = 16, 2, 64, 17  # width, blocks, hidden width of an MLP, tokens: 4 x 4 patches and a class token
@@ -148,3 +149,20 @@ def test_memory_that_an_earlier_run_left_to_the_process_counts_again() -> None:
 
 def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="this torch has no grouped products")
+def test_operations_of_grouped_products() -> None:
+    # 64 rows of 16 features, shared out to 4 matrices of 16 x 32: what one matrix for all rows takes.
+    rows, matrices = torch.randn(64, 16, requires_grad=True), torch.randn(4, 16, 32, requires_grad=True)
+    ends = torch.tensor([16, 16, 48, 64], dtype=torch.int32)
+    forward = 2 * 64 * 16 * 32
+
+    def run() -> None:
+        product = F.grouped_mm(rows, matrices, offs=ends)
+        product.backward(torch.randn_like(product))
+
+    assert count_flops(lambda: F.grouped_mm(rows, matrices, offs=ends)) == forward
+    assert count_flops(run) == 3 * forward
+    both = torch.randn(4, 5, 16), torch.randn(4, 16, 32)
+    assert count_flops(lambda: F.grouped_mm(*both)) == 4 * 2 * 5 * 16 * 32

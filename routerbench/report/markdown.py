@@ -1,4 +1,4 @@
-"""Boards -> Markdown, for a file of their own or between the markers of another one."""
+"""Boards -> Markdown."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from routerbench.report.boards import Board
 from routerbench.report.columns import LEGEND, cost_columns, printable, quality_columns, router_column
 
-BEGIN, END = "<!-- board:begin -->", "<!-- board:end -->"
 # What starts or ends something in Markdown or HTML; an underscore inside a word does neither.
 SPECIAL = re.compile(r"[\\`*\[\]<>|&~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
@@ -16,19 +15,6 @@ def markdown(boards: Sequence[Board], remarks: Sequence[str], heading: str) -> s
     parts = [part for board in boards for part in _parts(board, heading)]
     parts += ["\n".join(f"- {escaped(line)}" for line in [*LEGEND, *remarks])]
     return "\n\n".join(parts) + "\n"
-
-
-def pasted(document: str, boards: str) -> str:
-    """The document with the boards in place of the lines between its markers.
-
-    ValueError unless both marker lines stand in it once, the first one before the other.
-    """
-    lines = document.splitlines(keepends=True)
-    found = [(line.strip(), number) for number, line in enumerate(lines) if line.strip() in (BEGIN, END)]
-    if [marker for marker, _ in found] != [BEGIN, END]:
-        raise ValueError(f"does not hold the lines {BEGIN} and {END} once each, in this order: add them")
-    (_, first), (_, last) = found
-    return "".join([*lines[: first + 1], boards, *lines[last:]])
 
 
 def escaped(text: str) -> str:

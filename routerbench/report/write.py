@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from routerbench.paste import pasted_file
 from routerbench.records import read_records, write_text
 from routerbench.report import markdown, sheet
 from routerbench.report.boards import build_boards
@@ -28,7 +29,7 @@ def write_report(results: Path, paste: Path | None, console: Console) -> None:
         results / "LEADERBOARD.md": "# Leaderboard\n\n" + markdown.markdown(boards, remarks, "##"),
     }
     if paste is not None:
-        files[paste.resolve()] = _with_boards(paste, markdown.markdown(boards, remarks, "###"))
+        files[paste.resolve()] = pasted_file(paste, markdown.markdown(boards, remarks, "###"), "board")
     print_boards(boards, remarks, console)
     for path, text in files.items():
         write_text(path, text)
@@ -45,13 +46,3 @@ def _nothing_found(results: Path, damaged: Sequence[str]) -> str:
 def _below(results: Path, path: str) -> str:
     """The path as seen from the results folder, which makes the report the same wherever the folder lies."""
     return Path(os.path.relpath(path, results)).as_posix()
-
-
-def _with_boards(paste: Path, boards: str) -> str:
-    if not paste.is_file():
-        raise ValueError(f"paste={str(paste)!r} is not a file: give the Markdown file that shows the boards")
-    try:
-        # Bytes, as reading text would turn the line ends of the rest of the file.
-        return markdown.pasted(paste.read_bytes().decode(), boards)
-    except ValueError as error:
-        raise ValueError(f"paste={str(paste)!r} {error}") from error

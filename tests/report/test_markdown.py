@@ -6,7 +6,7 @@ import pytest
 from routerbench.records import read_records
 from routerbench.report import build_boards
 from routerbench.report.columns import LEGEND
-from routerbench.report.markdown import escaped, markdown, pasted
+from routerbench.report.markdown import escaped, markdown
 
 WriteRun = Callable[..., Path]
 
@@ -65,27 +65,3 @@ def test_flops_in_the_unit_of_the_board(results: Path, write_run: WriteRun) -> N
 )
 def test_names_show_literally(name: str, text: str) -> None:
     assert escaped(name) == text
-
-
-def test_boards_replace_what_stands_between_the_markers() -> None:
-    document = "# Title\r\n<!-- board:begin -->\nold\nolder\n  <!-- board:end -->\nend, no line end"
-    replaced = "# Title\r\n<!-- board:begin -->\nnew\n  <!-- board:end -->\nend, no line end"
-    assert pasted(document, "new\n") == replaced
-    assert pasted(replaced, "new\n") == replaced
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        "no marker\n",
-        "<!-- board:begin -->\n",
-        "<!-- board:end -->\n<!-- board:begin -->\n",
-        "<!-- board:begin -->\n<!-- board:begin -->\n<!-- board:end -->\n",
-        "in a line: <!-- board:begin --> <!-- board:end -->\n",
-    ],
-)
-def test_markers_must_stand_once_in_order(document: str) -> None:
-    markers = "<!-- board:begin --> and <!-- board:end -->"
-    message = f"^does not hold the lines {markers} once each, in this order: add them$"
-    with pytest.raises(ValueError, match=message):
-        pasted(document, "new\n")
