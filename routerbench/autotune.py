@@ -2,22 +2,24 @@
 
 import copy
 import json
+import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from routerbench.moe.backends import check_backend, why_not
 from routerbench.moe.layer import MoE
 from routerbench.moe.surgery import moe_layers, take_shape
 from routerbench.records import write_text
+from routerbench.timing import Contestant, clock, rounds
 
 # The one-hot definition is never the fastest, and its memory may be more than there is.
 CANDIDATES = ("bmm", "loop", "grouped")
-SECONDS_PER_BACKEND = 0.1
-MOST_TOKENS = 16_384  # of a measurement: larger batches would choose the same
+ROUNDS = 3
+MOST_TOKENS = 4096  # of a measurement: larger batches would choose the same
 
 
 def autotune(
@@ -59,44 +61,48 @@ def backend_times(
     """Milliseconds of forward and backward of all layers, for every backend that can compute them all."""
     shapes = _input_shapes(model, layers, image_size)
     device = next(model.parameters()).device
-    alike = dict(zip(shapes, layers, strict=True))  # what is measured once
-    times = {}
-    for backend in CANDIDATES:
-        if any(why_not(backend, layer.experts, device) for layer in layers):
-            continue
+    usable = [
+        name for name in CANDIDATES if not any(why_not(name, layer.experts, device) for layer in layers)
+    ]
+    of_shape = {  # layers alike are measured once
+        shape: _milliseconds(layer, usable, shape, batch_size, autocast)
+        for shape, layer in zip(shapes, layers, strict=True)
+    }
+    return {
+        name: sum(of_shape[shape][name] for shape in shapes)
+        for name in usable
+        if all(name in times for times in of_shape.values())
+    }
+
+
+def _milliseconds(
+    layer: MoE, backends: Sequence[str], shape: torch.Size, batch_size: int, autocast: torch.autocast
+) -> dict[str, float]:
+    """Of forward and backward over random tokens, where `shape` is that of one image's."""
+    layer = copy.deepcopy(layer).train()
+    device = layer.experts.w1.device
+    num_images = max(min(batch_size, MOST_TOKENS // shape[:-1].numel()), layer.images_per_group)
+    x = torch.randn(num_images * shape[0], *shape[1:], device=device, requires_grad=True)
+    upstream = torch.randn_like(x)
+
+    def step(backend: str) -> None:
+        layer.backend = backend
+        with autocast:
+            y = layer(x)
+        y.backward(upstream.to(y.dtype))
+
+    contestants = []
+    for backend in backends:
         try:
-            of_shape = {
-                shape: _milliseconds(layer, backend, shape, batch_size, autocast)
-                for shape, layer in alike.items()
-            }
+            step(backend)
         except RuntimeError:
             if backend != "grouped":
                 raise
             continue  # torch has grouped products not for every device and precision
-        times[backend] = sum(of_shape[shape] for shape in shapes)
-    return times
-
-
-def _milliseconds(
-    layer: MoE, backend: str, shape: torch.Size, batch_size: int, autocast: torch.autocast
-) -> float:
-    """Of forward and backward over random tokens, as `shape` is that of one image."""
-    layer = copy.deepcopy(layer).train()
-    layer.backend = backend
-    tokens_per_image = shape[:-1].numel()
-    num_images = max(min(batch_size, MOST_TOKENS // tokens_per_image), layer.images_per_group)
-    x = torch.randn(num_images * shape[0], *shape[1:], device=layer.experts.w1.device, requires_grad=True)
-    upstream = torch.randn_like(x)
-
-    def step() -> None:
-        with autocast:
-            y = layer(x)
-        y.backward(upstream.to(y.dtype))
-        layer.zero_grad()
-
-    step()
-    timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
-    return timer.blocked_autorange(min_run_time=SECONDS_PER_BACKEND).median * 1e3
+        contestants.append(Contestant(backend, partial(step, backend), layer.zero_grad))
+    _, seconds_of = clock(device, torch.get_num_threads())
+    taken = rounds(contestants, seconds_of, ROUNDS)
+    return {backend: 1e3 * statistics.median(seconds) for backend, seconds in taken.items()}
 
 
 def _input_shapes(model: nn.Module, layers: Sequence[MoE], image_size: tuple[int, int]) -> list[torch.Size]:

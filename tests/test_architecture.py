@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "routerbench"
 
 # The walk of the data: a module imports what stands above it.
 WALK = (
-    {"moe.plan", "moe.ranking", "moe.expert_loop"},
+    {"moe.plan", "moe.ranking", "moe.expert_loop", "timing"},
     {"moe.sparse_solvers"},
     {"moe.slots", "moe.scorer", "moe.transport", "moe.losses", "moe.router"},
     {"moe.sparse"},

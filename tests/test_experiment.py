@@ -38,6 +38,7 @@ TINY = (
     "runtime.wandb=disabled",
     "runtime.workers=0",
     "runtime.threads=1",
+    "runtime.backend=loop",  # nothing is measured
 )
 MEASURED = {"images_per_second", "train_seconds", "peak_memory_gib"}
 COUNTED = {
@@ -123,9 +124,9 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     assert all(value > 0 for value in record["cost"].values())
     versions = {"python", "routerbench", "torch", "timm", "hydra-core", "numpy"}
     assert set(record["provenance"]["versions"]) == versions
-    ran = {"commit", "versions", "device", "command", "started", "finished", "attention"}
+    ran = {"commit", "versions", "device", "command", "started", "finished", "attention", "backend"}
     assert {*record["provenance"]} == ran
-    assert record["provenance"]["attention"] == "fused"
+    assert (record["provenance"]["attention"], record["provenance"]["backend"]) == ("fused", "loop")
     assert record["provenance"]["command"] == "a command"
     assert record["provenance"]["started"] < record["provenance"]["finished"]
 
@@ -468,7 +469,7 @@ def test_an_upcycled_run_is_trained_and_leaves_weights_that_a_dense_one_does_not
     dense = composed("router=dense")
     run(dense)
     words = ["expert_init=upcycle", f"model.weights={folder_of(dense)}", "router=hash"]
-    upcycled = composed(*words, "expert_dropout=0.1", "optim.expert_weight_decay=0.1")
+    upcycled = composed(*words, "runtime.backend=bmm", "expert_dropout=0.1", "optim.expert_weight_decay=0.1")
     assert run(upcycled)[0] == "done"
     assert record_of(upcycled)["config"]["model"]["weights"] == str(folder_of(dense))
     other = composed("router=dense", f"model.weights={folder_of(upcycled)}")

@@ -17,7 +17,6 @@ from routerbench.bench.peers import Peer, read_peer
 from routerbench.bench.results import SCHEMA, Record, Reference, read_references, read_results
 from routerbench.bench.show import LEGEND, markdown, origin, print_table
 from routerbench.bench.tables import case_table, overview
-from routerbench.bench.timing import WARMUP_ROUNDS, clock
 from routerbench.build import build_router, router_names
 from routerbench.checks import check_one_of
 from routerbench.moe.backends import BACKENDS
@@ -25,6 +24,7 @@ from routerbench.parts import choose_device
 from routerbench.paste import pasted_file
 from routerbench.provenance import provenance
 from routerbench.records import write_text
+from routerbench.timing import WARMUP_ROUNDS, clock
 
 
 def bench(options: Options, command: str, console: Console) -> bool:

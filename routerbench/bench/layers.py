@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from routerbench.bench.cases import CAPACITY_FACTOR, LayerCase, RouterCase, Shape
 from routerbench.bench.peers import Peer, output_of
-from routerbench.bench.timing import Contestant
 from routerbench.build import build_router
 from routerbench.moe.experts import Experts
 from routerbench.moe.layer import MoE
 from routerbench.moe.plan import SoftPlan, SparsePlan
 from routerbench.moe.router import Router
 from routerbench.moe.surgery import moe_layers
+from routerbench.timing import Contestant
 from routerbench.train import router_losses
 
 # Contestants by name, each made when its turn comes; ValueError says why one cannot be.

@@ -10,8 +10,8 @@ from routerbench.bench.cases import Case, ModelCase, RouterCase
 from routerbench.bench.layers import Makers, expert_gradient_bytes
 from routerbench.bench.memory import peak_bytes
 from routerbench.bench.peers import reason
-from routerbench.bench.timing import Contestant, Step, rounds
 from routerbench.costs import count_flops
+from routerbench.timing import Contestant, Step, rounds
 
 SEED = 0
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from routerbench.bench.timing import Contestant
 from routerbench.costs import MemoryMeter
+from routerbench.timing import Contestant
 
 
 def peak_bytes(contestant: Contestant, device: torch.device) -> int | None:

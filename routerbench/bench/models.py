@@ -8,10 +8,11 @@ from torch import nn
 from routerbench.attention import choose_attention
 from routerbench.bench.cases import CAPACITY_FACTOR, ModelCase
 from routerbench.bench.layers import DENSE, DTYPES, Makers, autocast_to
-from routerbench.bench.timing import Contestant
 from routerbench.build import build_backbone, sparsify
+from routerbench.moe.backends import default_backend
 from routerbench.moe.surgery import moe_layers
 from routerbench.optim import make_optimizer
+from routerbench.timing import Contestant
 from routerbench.train import training_step
 
 NUM_CLASSES = 1000
@@ -85,4 +86,6 @@ def _training(
         for layer in layers:
             layer.routing = None  # it holds the step's graph
 
-    return Contestant(name, step, reset, layers[0].backend if layers else None)
+    with autocast:
+        backend = layers[0].backend or default_backend(layers[0].experts, device) if layers else None
+    return Contestant(name, step, reset, backend)

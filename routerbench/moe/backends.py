@@ -22,33 +22,34 @@ def bmm(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[T
 
 def loop(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S D"]:
     """The filled slots, one expert after the other; it must ask how many they are, so it is for CPUs."""
-    rows, counts = plan.pack(tokens)
-    sizes = counts.tolist()
-    rows = _low_precision(rows[: sum(sizes)])
+    seats = plan.seats(tokens)
+    counts = seats.counts.tolist()
+    weight, index = seats.weight[: sum(counts)], seats.index[: sum(counts)]
     assert isinstance(experts.act, nn.GELU)
-    with torch.autocast(rows.device.type, enabled=False):
-        out = ExpertLoop.apply(
-            rows, sizes, experts.act.approximate, experts.w1, experts.b1, experts.w2, experts.b2
-        )
-    return plan.unpack(out)
+    dtype, approximate = _product_dtype(seats.rows), experts.act.approximate
+    parameters = (experts.w1, experts.b1, experts.w2, experts.b2)
+    with torch.autocast(tokens.device.type, enabled=False):
+        return plan.home(ExpertLoop.apply(seats.rows, weight, index, counts, dtype, approximate, *parameters))
 
 
 def grouped(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S D"]:
     """The filled slots by grouped products, as many at once as torch's `F.grouped_mm` makes of them."""
-    rows, counts = plan.pack(tokens)
-    counts[-1] += len(rows) - counts.sum()  # what is left over is empty, and weighs nothing
-    rows = _low_precision(rows)
+    seats = plan.seats(tokens)
+    slots, counts = seats.rows.index_select(0, seats.index), seats.counts.clone()
+    slots = slots.to(_product_dtype(slots))
+    counts[-1] += len(slots) - counts.sum()  # what is left over is empty, and weighs nothing
     offsets = counts.cumsum(0, dtype=torch.int32)
-    expert = torch.arange(len(counts), device=rows.device).repeat_interleave(counts, output_size=len(rows))
+    expert = torch.arange(len(counts), device=slots.device).repeat_interleave(counts, output_size=len(slots))
 
     def affine(x: Float[Tensor, "M I"], weight: Tensor, bias: Tensor | None) -> Float[Tensor, "M O"]:
         product = F.grouped_mm(x, weight.to(x.dtype), offs=offsets)
         return product if bias is None else product + bias.to(x.dtype).index_select(0, expert)
 
-    hidden = affine(rows, experts.w1, experts.b1)
-    gate = hidden if experts.wg is None else affine(rows, experts.wg, experts.bg)
+    hidden = affine(slots, experts.w1, experts.b1)
+    gate = hidden if experts.wg is None else affine(slots, experts.wg, experts.bg)
     hidden = experts.drop1(experts.act(gate) if experts.wg is None else experts.act(gate) * hidden)
-    return plan.unpack(experts.drop2(affine(hidden, experts.w2, experts.b2)))
+    weighted = experts.drop2(affine(hidden, experts.w2, experts.b2)) * seats.weight[:, None]
+    return plan.home(weighted.new_zeros(seats.rows.shape).index_add_(0, seats.index, weighted))
 
 
 def one_hot(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S D"]:
@@ -99,9 +100,9 @@ def why_not(name: str, experts: Experts, device: torch.device) -> str | None:
     return None
 
 
-def _low_precision(rows: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
-    """The rows in the precision in which autocast would take their products."""
+def _product_dtype(rows: Float[Tensor, "R D"]) -> torch.dtype:
+    """The precision in which autocast would take the rows' products."""
     device = rows.device.type
     # The meta device knows no autocast.
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return rows.to(torch.get_autocast_dtype(device)) if autocast else rows
+    return torch.get_autocast_dtype(device) if autocast else rows.dtype

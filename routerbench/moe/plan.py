@@ -2,13 +2,12 @@
 
 Axes, here and everywhere: G groups, S tokens per group, D width, E experts, C slots per expert and group,
 K choices of a token, H hidden width of an expert, P slots per expert of a soft plan, N slots of an expert in
-all groups, G times C, M slots of all experts, without most that are empty.
+all groups, G times C, M slots of all experts without most that are empty, R rows that sit in them.
 """
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -43,15 +42,12 @@ class Plan(ABC):
         """Carry weighted slot outputs home; sparse plans add up in the precision of the weights."""
 
     @abstractmethod
-    def pack(self, tokens: Float[Tensor, "G S D"]) -> tuple[Float[Tensor, "M D"], Int[Tensor, "E"]]:
-        """Carry tokens to the filled slots alone, expert by expert, and say how many each expert has.
-
-        M is known without a look at the plan: what is beyond their sum are empty slots.
-        """
+    def seats(self, tokens: Float[Tensor, "G S D"]) -> "Seats":
+        """The filled slots alone, expert by expert, and the rows that sit there."""
 
     @abstractmethod
-    def unpack(self, rows: Float[Tensor, "M D"]) -> Float[Tensor, "G S D"]:
-        """Carry weighted outputs home, those of the rows of `pack` or of the first of them."""
+    def home(self, rows: Float[Tensor, "R D"]) -> Float[Tensor, "G S D"]:
+        """The outputs of the tokens, from the weighted sums for the rows of `seats`."""
 
     @abstractmethod
     def dense(self) -> tuple[Float[Tensor, "G S E C"], Float[Tensor, "G S E C"]]:
@@ -98,6 +94,24 @@ class Plan(ABC):
 
 
 @dataclass(frozen=True)
+class Seats:
+    """Filled slots, expert by expert, without most that are empty.
+
+    Their number M is known without a look at the plan: the last of them, beyond the sum of `counts`, may be
+    empty and weigh nothing.
+    """
+
+    rows: Float[Tensor, "R D"]
+    """What can sit in a slot."""
+    index: Int[Tensor, "M"]
+    """The row in each slot."""
+    weight: Float[Tensor, "M"]
+    """What the slot's output counts for its row."""
+    counts: Int[Tensor, "E"]
+    """Filled slots of each expert."""
+
+
+@dataclass(frozen=True)
 class Mixing:
     """What the slots of a group are made of, on average; one token in a slot is entropy 0 and share 1."""
 
@@ -134,15 +148,20 @@ class SparsePlan(Plan):
 
     def combine(self, slots: Float[Tensor, "E N D"]) -> Float[Tensor, "G S D"]:
         weighted = (slots * _by_expert(self.weight)[..., None]).flatten(0, 1)
-        return self._home(self._rows(), weighted)
+        home = weighted.new_zeros(self.gates.shape[:2].numel(), slots.shape[2])
+        return self.home(home.index_add_(0, self._rows(), weighted))
 
-    def pack(self, tokens: Float[Tensor, "G S D"]) -> tuple[Float[Tensor, "M D"], Int[Tensor, "E"]]:
-        index, _, counts = self._seats
-        return tokens.flatten(0, 1).index_select(0, index), counts
+    def seats(self, tokens: Float[Tensor, "G S D"]) -> "Seats":
+        filled = _by_expert(self.filled)
+        most = filled.numel() if self.num_asks is None else min(filled.numel(), len(tokens) * self.num_asks)
+        # A sort finds them without the question how many there are, for which the host would have to wait.
+        order = filled.flatten().sort(descending=True, stable=True).indices[:most]
+        index = self._rows().index_select(0, order)
+        weight = _by_expert(self.weight).flatten().index_select(0, order)
+        return Seats(tokens.flatten(0, 1), index, weight, filled.sum(1))
 
-    def unpack(self, rows: Float[Tensor, "M D"]) -> Float[Tensor, "G S D"]:
-        index, weight, _ = self._seats
-        return self._home(index[: len(rows)], rows * weight[: len(rows), None])
+    def home(self, rows: Float[Tensor, "R D"]) -> Float[Tensor, "G S D"]:
+        return rows.unflatten(0, self.gates.shape[:2])
 
     def dense(self) -> tuple[Float[Tensor, "G S E C"], Float[Tensor, "G S E C"]]:
         seated = F.one_hot(self.token, self.gates.shape[1]) * self.filled[..., None]
@@ -177,28 +196,11 @@ class SparsePlan(Plan):
         pairs, alike = filled * (filled - 1), (slots * (slots - 1)).sum(1)
         return Mixing(torch.zeros_like(filled), torch.ones_like(filled), alike / pairs.clamp(min=1))
 
-    @cached_property
-    def _seats(self) -> tuple[Int[Tensor, "M"], Float[Tensor, "M"], Int[Tensor, "E"]]:
-        """Row and weight of the token in each filled slot, expert by expert, and how many an expert has."""
-        num_groups = len(self.token)
-        filled = _by_expert(self.filled)
-        most = filled.numel() if self.num_asks is None else min(filled.numel(), num_groups * self.num_asks)
-        # A sort finds them without the question how many there are, for which the host would have to wait.
-        order = filled.flatten().sort(descending=True, stable=True).indices[:most]
-        weight = _by_expert(self.weight).flatten()
-        return self._rows().index_select(0, order), weight.index_select(0, order), filled.sum(1)
-
     def _rows(self) -> Int[Tensor, "N"]:
         """Row of each slot's token among all tokens (G*S, D), in the order of the slots (E, G, C)."""
         num_groups, num_tokens, _ = self.gates.shape
         first = torch.arange(num_groups, device=self.token.device) * num_tokens
         return _by_expert(self.token + first[:, None, None]).flatten()
-
-    def _home(self, index: Int[Tensor, "N"], rows: Float[Tensor, "N D"]) -> Float[Tensor, "G S D"]:
-        """The sum of the rows of each token."""
-        num_groups, num_tokens, _ = self.gates.shape
-        home = rows.new_zeros(num_groups * num_tokens, rows.shape[1])
-        return home.index_add_(0, index, rows).unflatten(0, (num_groups, num_tokens))
 
 
 @dataclass(frozen=True)
@@ -218,12 +220,13 @@ class SoftPlan(Plan):
         by_group = slots.unflatten(1, (-1, self.num_slots)).transpose(0, 1).flatten(1, 2)
         return self.combine_weight.flatten(2) @ by_group.to(self.combine_weight.dtype)
 
-    def pack(self, tokens: Float[Tensor, "G S D"]) -> tuple[Float[Tensor, "M D"], Int[Tensor, "E"]]:
+    def seats(self, tokens: Float[Tensor, "G S D"]) -> "Seats":
         slots = self.dispatch(tokens)
+        index = torch.arange(slots.shape[:2].numel(), device=slots.device)
         counts = torch.full((len(slots),), slots.shape[1], device=slots.device)
-        return slots.flatten(0, 1), counts
+        return Seats(slots.flatten(0, 1), index, torch.ones_like(index, dtype=tokens.dtype), counts)
 
-    def unpack(self, rows: Float[Tensor, "M D"]) -> Float[Tensor, "G S D"]:
+    def home(self, rows: Float[Tensor, "R D"]) -> Float[Tensor, "G S D"]:
         return self.combine(rows.unflatten(0, (self.dispatch_weight.shape[2], -1)))
 
     def dense(self) -> tuple[Float[Tensor, "G S E C"], Float[Tensor, "G S E C"]]:

@@ -12,9 +12,9 @@ from routerbench.bench.layers import layer_makers, router_makers
 from routerbench.bench.measure import measure
 from routerbench.bench.models import model_makers
 from routerbench.bench.peers import Peer
-from routerbench.bench.timing import Step
 from routerbench.build import router_names
 from routerbench.moe.backends import BACKENDS
+from routerbench.timing import Step
 
 CPU = torch.device("cpu")
 SHAPE = Shape("ti", 392, 2, "fp32")

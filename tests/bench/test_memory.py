@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from routerbench.bench.memory import peak_bytes
-from routerbench.bench.timing import Contestant
+from routerbench.timing import Contestant
 
 CPU = torch.device("cpu")
 

@@ -146,8 +146,10 @@ def test_the_gradients_of_the_loop_are_those_of_differences(approximate: str, bi
         return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
     b1, b2 = (draw(3, 5), draw(3, 4)) if biases else (None, None)
-    # The second expert has no rows.
-    arguments: Any = (draw(6, 4), [2, 0, 4], approximate, draw(3, 4, 5), b1, draw(3, 5, 4), b2)
+    # The second expert has no rows, row 0 two experts, and row 5 none.
+    index = torch.tensor([0, 1, 0, 2, 3, 4])
+    arguments: Any = (draw(6, 4), draw(6), index, [2, 0, 4], torch.float64, approximate)
+    arguments += (draw(3, 4, 5), b1, draw(3, 5, 4), b2)
     assert torch.autograd.gradcheck(ExpertLoop.apply, arguments)
 
 

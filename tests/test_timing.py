@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from routerbench.bench.timing import SLOW, SLOW_ROUNDS, WARMUP_ROUNDS, Contestant, Step, clock, rounds
+from routerbench.timing import SLOW, SLOW_ROUNDS, WARMUP_ROUNDS, Contestant, Step, clock, rounds
 
 
 class Track:
