@@ -21,7 +21,7 @@ class Costs:
     """Costs that are known before training."""
 
     flops_per_image: int
-    """Of a forward pass as executed in training, empty slots included: matrix products and convolutions, a
+    """Of a forward pass in training over all slots, the empty ones too: matrix products and convolutions, a
     multiply-add being two; a router's sorting and iterations show in the measured speed alone."""
     flops_per_image_eval: int
     """The same in evaluation, which may have another capacity."""

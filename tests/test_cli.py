@@ -45,7 +45,7 @@ REFUSED = [
     (
         ["runtime.devise=cpu"],
         "runtime.devise=cpu is not a setting (did you mean device?); runtime has: results, device, workers, "
-        "decoded_cache_gib, threads, wandb, log_every_steps, retry",
+        "decoded_cache_gib, threads, backend, deterministic, wandb, log_every_steps, retry",
     ),
     (["+epoch=3"], "+epoch=3: epoch is not a setting"),
     (["epochs=abc"], "epochs=abc: Value 'abc' of type 'str' could not be converted to Integer"),
@@ -136,6 +136,15 @@ REFUSED = [
     (
         ["runtime.wandb=offlin"],
         "runtime.wandb=offlin is not one of: offline, online, disabled (did you mean offline?)",
+    ),
+    (
+        ["runtime.backend=fast"],
+        "runtime.backend=fast is not one of: auto, bmm, loop, grouped, one_hot",
+    ),
+    (
+        ["model.name=convnextv2_atto", "placement=stage", "runtime.backend=loop"],
+        "runtime.backend=loop knows no norm between the layers of experts, and these have ResponseNorm: "
+        "take auto or bmm",
     ),
     (["runtime.device=gpu"], "runtime.device=gpu is no device: cpu, cuda, cuda:1 ... or auto"),
     (
