@@ -213,21 +213,23 @@ class SoftPlan(Plan):
     """Share of each slot in each token's output; sums to 1 over all slots."""
 
     def dispatch(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "E N D"]:
-        mixed = self.dispatch_weight.flatten(2).transpose(1, 2).to(tokens.dtype) @ tokens
-        return mixed.unflatten(1, self.dispatch_weight.shape[2:]).transpose(0, 1).flatten(1, 2)
+        slots = self._mixtures(tokens).unflatten(1, self.dispatch_weight.shape[2:])
+        return slots.transpose(0, 1).flatten(1, 2)
 
     def combine(self, slots: Float[Tensor, "E N D"]) -> Float[Tensor, "G S D"]:
-        by_group = slots.unflatten(1, (-1, self.num_slots)).transpose(0, 1).flatten(1, 2)
-        return self.combine_weight.flatten(2) @ by_group.to(self.combine_weight.dtype)
+        by_group = slots.unflatten(1, (-1, self.num_slots)).transpose(0, 1).flatten(0, 2)
+        return self.home(by_group)
 
     def seats(self, tokens: Float[Tensor, "G S D"]) -> "Seats":
-        slots = self.dispatch(tokens)
-        index = torch.arange(slots.shape[:2].numel(), device=slots.device)
-        counts = torch.full((len(slots),), slots.shape[1], device=slots.device)
-        return Seats(slots.flatten(0, 1), index, torch.ones_like(index, dtype=tokens.dtype), counts)
+        num_groups, _, num_experts, num_slots = self.dispatch_weight.shape
+        rows = self._mixtures(tokens).flatten(0, 1)
+        index = torch.arange(len(rows), device=rows.device).view(num_groups, num_experts, num_slots)
+        counts = index.new_full((num_experts,), num_groups * num_slots)
+        return Seats(rows, _by_expert(index).flatten(), tokens.new_ones(len(rows)), counts)
 
     def home(self, rows: Float[Tensor, "R D"]) -> Float[Tensor, "G S D"]:
-        return self.combine(rows.unflatten(0, (self.dispatch_weight.shape[2], -1)))
+        by_group = rows.unflatten(0, (len(self.combine_weight), -1))
+        return self.combine_weight.flatten(2) @ by_group.to(self.combine_weight.dtype)
 
     def dense(self) -> tuple[Float[Tensor, "G S E C"], Float[Tensor, "G S E C"]]:
         return self.dispatch_weight, self.combine_weight
@@ -267,6 +269,10 @@ class SoftPlan(Plan):
         together = F.normalize(slots, dim=1).sum(2).square().sum(1) - num_slots
         similarity = together / max(num_slots * (num_slots - 1), 1)
         return Mixing(entropy.mean(1), slots.amax(1).mean(1), similarity)
+
+    def _mixtures(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G slots D"]:
+        """The slots of each group, expert by expert."""
+        return self.dispatch_weight.flatten(2).transpose(1, 2).to(tokens.dtype) @ tokens
 
 
 def away_from_zero(gates: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
