@@ -24,6 +24,7 @@ from torch import nn
 
 from routerbench import experiment, parts, records
 from routerbench.attention import choose_attention
+from routerbench.autotune import use_backend
 from routerbench.compose import cells
 from routerbench.evaluate import Batch
 from routerbench.identity import identity, run_id
@@ -32,16 +33,16 @@ from routerbench.moe.surgery import moe_layers, take_shape
 TURNS = 5
 
 
-def recorded(config: DictConfig) -> float:
-    """Images per second of a run, by its record."""
+def recorded(config: DictConfig) -> tuple[float, str | None]:
+    """Images per second of a run, and the backend that it took, by its record."""
     status = experiment.run(config, command="", console=Console(quiet=True), title="")
     assert status == "done", status
     record = records.read_record(records.run_folder(Path(config.runtime.results), run_id(identity(config))))
     assert record is not None
-    return record["cost"]["images_per_second"]
+    return record["cost"]["images_per_second"], record["provenance"]["backend"]
 
 
-def bare(config: DictConfig, batches: list[Batch], num_classes: int) -> float:
+def bare(config: DictConfig, batches: list[Batch], num_classes: int, backend: str | None) -> float:
     """Images per second of the loop, on the same model, loss, optimizer and batches as the run."""
     random_seed(config.seed)
     model = parts.build_model(config, num_classes)
@@ -49,6 +50,8 @@ def bare(config: DictConfig, batches: list[Batch], num_classes: int) -> float:
     device, dtype = parts.choose_device(config.runtime.device), experiment.PRECISIONS[config.precision]
     take_shape(model.to(device), (config.data.image_size, config.data.image_size))
     choose_attention(model, device, dtype)
+    if backend is not None:
+        use_backend(model, backend)
     optimizer, _ = parts.optimizer_and_scheduler(model.train(), config.optim, 1, len(batches))
     routers = moe_layers(model).values()
     autocast = torch.autocast(device.type, dtype, enabled=config.precision != "fp32")
@@ -82,7 +85,8 @@ def main(words: list[str]) -> None:
         batches = [(images.to(device), labels.to(device)) for images, labels in data.train.epoch(0)]
         for turn in range(TURNS):
             config.seed = turn  # another run each time
-            of_run, of_loop = recorded(config), bare(config, batches, data.num_classes)
+            of_run, backend = recorded(config)
+            of_loop = bare(config, batches, data.num_classes, backend)
             ratios.append(of_run / of_loop)
             table.add_row(str(turn + 1), f"{of_run:.0f}", f"{of_loop:.0f}", f"{ratios[-1]:.3f}")
     table.add_section()
