@@ -2,15 +2,17 @@
 
 import copy
 import json
+import os
 import statistics
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from routerbench.moe.backends import check_backend, why_not
+from routerbench.moe.backends import check_backend, low_precision_on_cpu, why_not
 from routerbench.moe.layer import MoE
 from routerbench.moe.surgery import moe_layers, take_shape
 from routerbench.records import write_text
@@ -19,7 +21,7 @@ from routerbench.timing import Contestant, clock, rounds
 # The one-hot definition is never the fastest, and its memory may be more than there is.
 CANDIDATES = ("bmm", "loop", "grouped")
 ROUNDS = 3
-MOST_TOKENS = 4096  # of a measurement: larger batches would choose the same
+MOST_TOKENS = 4096  # of a measurement, which may not take long beside the run
 
 
 def autotune(
@@ -33,13 +35,14 @@ def autotune(
     layers = list(moe_layers(model).values())
     if not layers:
         return None
-    if not file.exists():
+    backend = _named(file)
+    if backend is None:
         milliseconds = backend_times(model, layers, image_size, batch_size, autocast)
-        if not file.exists():  # another run may have been as far
-            fastest = min(milliseconds, key=lambda name: milliseconds[name])
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps({"backend": fastest, "milliseconds": milliseconds}, indent=1) + "\n")
-    return use_backend(model, json.loads(file.read_text())["backend"])
+        backend = min(milliseconds, key=lambda name: milliseconds[name])
+        _write(file, {"backend": backend, "milliseconds": milliseconds})
+        backend = _named(file)  # another run may have been the first
+        assert backend is not None
+    return use_backend(model, backend)
 
 
 def use_backend(model: nn.Module, backend: str) -> str | None:
@@ -51,6 +54,31 @@ def use_backend(model: nn.Module, backend: str) -> str | None:
     return backend if layers else None
 
 
+def _named(file: Path) -> str | None:
+    """The backend of the file; None where there is none, or none that could have been measured."""
+    try:
+        backend = json.loads(file.read_text())["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return backend if backend in CANDIDATES else None
+
+
+def _write(file: Path, choice: dict[str, Any]) -> None:
+    """Write the choice, unless another process has written one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    own = file.with_suffix(f".{os.getpid()}")
+    write_text(own, json.dumps(choice, indent=1) + "\n")
+    if _named(file) is None:  # damaged, if it is there
+        file.unlink(missing_ok=True)
+    try:
+        os.link(own, file)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        own.replace(file)
+    own.unlink(missing_ok=True)
+
+
 def backend_times(
     model: nn.Module,
     layers: Sequence[MoE],
@@ -58,11 +86,13 @@ def backend_times(
     batch_size: int,
     autocast: torch.autocast,
 ) -> dict[str, float]:
-    """Milliseconds of forward and backward of all layers, for every backend that can compute them all."""
+    """Milliseconds of forward and backward of all layers, by backend; of bmm alone in low precision on a CPU."""
     shapes = _input_shapes(model, layers, image_size)
-    device = next(model.parameters()).device
+    device = layers[0].experts.w1.device
+    with autocast:
+        candidates = ("bmm",) if low_precision_on_cpu(device) else CANDIDATES
     usable = [
-        name for name in CANDIDATES if not any(why_not(name, layer.experts, device) for layer in layers)
+        name for name in candidates if not any(why_not(name, layer.experts, device) for layer in layers)
     ]
     of_shape = {  # layers alike are measured once
         shape: _milliseconds(layer, usable, shape, batch_size, autocast)

@@ -113,6 +113,10 @@ class MemoryMeter:
             return cls(device, None)
         return cls(device, _resident_gib("VmRSS"))
 
+    def forget(self) -> None:
+        """Forget the peak so far, as of what was tried before the run."""
+        MemoryMeter.start(self.device)  # the peak is the process's; what it held is of the first start
+
     def peak_gib(self) -> float | None:
         """Peak since the start in GiB: allocated on a GPU, resident on Linux, unknown elsewhere."""
         if self.held_gib is None:

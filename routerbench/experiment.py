@@ -162,6 +162,7 @@ def _measure(
     autocast = torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32")
     attention = choose_attention(model, device, PRECISIONS[config.precision])
     backend = _backend(config, model, device, autocast)
+    memory.forget()  # what the measurement of backends took
     optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
     random_seed(config.seed + TRAINING_SEED_OFFSET)
     trained = train(

@@ -66,6 +66,12 @@ def test_backends_that_know_not_the_experts_are_left_out() -> None:
     assert list(backend_times(model, list(moe_layers(model).values()), (32, 32), 2, FP32)) == ["bmm"]
 
 
+def test_low_precision_on_a_cpu_takes_batched_products() -> None:
+    model = sparsify(model_of(), "hash", num_experts=2, placement=[1])
+    bf16 = torch.autocast("cpu", torch.bfloat16)
+    assert list(backend_times(model, list(moe_layers(model).values()), SIZE, 2, bf16)) == ["bmm"]
+
+
 def test_a_device_without_grouped_products(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **settings: object) -> None:
         raise RuntimeError("grouped_mm is for bfloat16")
@@ -79,3 +85,25 @@ def test_a_device_without_grouped_products(monkeypatch: pytest.MonkeyPatch) -> N
 def test_groups_of_more_images_than_the_batch_measures() -> None:
     model = sparsify(model_of(), "expert_choice", num_experts=2, placement=[1], group=4)
     assert backend_times(model, list(moe_layers(model).values()), SIZE, 8, FP32)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"bak": 1}', '{"backend": null}', '{"backend": "lop"}'])
+def test_a_damaged_file_is_measured_anew(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "one.json"
+    file.write_text(text)
+    model = sparsify(model_of(), "hash", num_experts=2, placement=[1])
+    assert autotune(model, SIZE, 2, FP32, file) == json.loads(file.read_text())["backend"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_first_of_two_processes_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "one.json"
+
+    def meanwhile(*arguments: object) -> dict[str, float]:
+        file.write_text('{"backend": "grouped"}')
+        return {"bmm": 1.0, "loop": 2.0, "grouped": 3.0}
+
+    monkeypatch.setattr(module, "backend_times", meanwhile)
+    model = sparsify(model_of(), "hash", num_experts=2, placement=[1])
+    assert autotune(model, SIZE, 2, FP32, file) == "grouped"
+    assert list(tmp_path.iterdir()) == [file]

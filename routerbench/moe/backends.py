@@ -35,9 +35,15 @@ def loop(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[
 def grouped(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S D"]:
     """The filled slots by grouped products, as many at once as torch's `F.grouped_mm` makes of them."""
     seats = plan.seats(tokens)
-    slots, counts = seats.rows.index_select(0, seats.index), seats.counts.clone()
-    slots = slots.to(_product_dtype(slots))
-    counts[-1] += len(slots) - counts.sum()  # what is left over is empty, and weighs nothing
+    slots, counts, num_filled = (
+        seats.rows.index_select(0, seats.index),
+        seats.counts.clone(),
+        seats.counts.sum(),
+    )
+    # What is left over is empty, weighs nothing, and must not carry what is no number into an expert.
+    empty = torch.arange(len(slots), device=slots.device) >= num_filled
+    slots = slots.to(_product_dtype(slots)).masked_fill(empty[:, None], 0)
+    counts[-1] += len(slots) - num_filled
     offsets = counts.cumsum(0, dtype=torch.int32)
     expert = torch.arange(len(counts), device=slots.device).repeat_interleave(counts, output_size=len(slots))
 
@@ -65,11 +71,14 @@ BACKENDS: dict[str, Backend] = {"bmm": bmm, "loop": loop, "grouped": grouped, "o
 
 def default_backend(experts: Experts, device: torch.device) -> str:
     """`loop` on a CPU, where that knows the experts, `bmm` otherwise, under autocast and when compiling."""
-    # In low precision the loop would cast the weights of every expert twice.
-    low_precision = device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    if device.type != "cpu" or low_precision or torch.compiler.is_compiling():
+    if device.type != "cpu" or low_precision_on_cpu(device) or torch.compiler.is_compiling():
         return "bmm"
     return "bmm" if why_not("loop", experts, device) else "loop"
+
+
+def low_precision_on_cpu(device: torch.device) -> bool:
+    """Whether autocast is on, on a CPU: there a kernel is built and kept for every number of filled slots."""
+    return device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 def check_backend(name: str, experts: Experts, device: torch.device) -> None:
@@ -88,7 +97,7 @@ def why_not(name: str, experts: Experts, device: torch.device) -> str | None:
         norm = type(experts.hidden_norm).__name__
         return f"knows no norm between the layers of experts, and these have {norm}"
     if name == "grouped":
-        return "knows no double precision" if experts.w1.dtype == torch.float64 else None
+        return _why_not_grouped(experts)
     if type(experts.act) is not nn.GELU:
         return f"knows no activation but GELU, and these experts have {type(experts.act).__name__}"
     if experts.wg is not None:
@@ -100,9 +109,19 @@ def why_not(name: str, experts: Experts, device: torch.device) -> str | None:
     return None
 
 
+def _why_not_grouped(experts: Experts) -> str | None:
+    if experts.w1.dtype == torch.float64:
+        return "knows no double precision"
+    width, hidden = experts.w1.shape[1:]
+    if width % 8 or hidden % 8:  # rows of 16 bytes in half precision
+        return f"takes multiples of 8 for widths, and these experts have {width} and {hidden}"
+    return None
+
+
 def _product_dtype(rows: Float[Tensor, "R D"]) -> torch.dtype:
     """The precision in which autocast would take the rows' products."""
     device = rows.device.type
     # The meta device knows no autocast.
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if autocast else rows.dtype
+    known = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    # Nor does autocast touch double precision.
+    return torch.get_autocast_dtype(device) if known and rows.dtype != torch.float64 else rows.dtype

@@ -65,7 +65,8 @@ class ExpertLoop(torch.autograd.Function):
         """Gradients of the rows, their weights and the parameters."""
         rows, weight, index, hidden, out, *parameters = ctx.saved_tensors
         grads = [
-            None if parameter is None else _huge(torch.empty_like(parameter)) for parameter in parameters
+            _huge(torch.empty_like(parameter)) if needed else None  # no bias or frozen experts need none
+            for parameter, needed in zip(parameters, ctx.needs_input_grad[6:], strict=True)
         ]
         grad_rows, grad_weight = torch.zeros_like(rows), torch.empty_like(weight)
         most = max(ctx.counts)
@@ -118,13 +119,13 @@ def _affine(
 def _affine_backward(
     x: Float[Tensor, "N I"],
     grad: Float[Tensor, "N O"],
-    grad_weight: Float[Tensor, "I O"],
+    grad_weight: Float[Tensor, "I O"] | None,
     grad_bias: Float[Tensor, "O"] | None,
 ) -> None:
-    """Write the gradients of weight and bias."""
-    if grad_weight.dtype == x.dtype:
+    """Write the gradients of weight and bias, those that are needed."""
+    if grad_weight is not None and grad_weight.dtype == x.dtype:
         torch.mm(x.T, grad, out=grad_weight)
-    else:
+    elif grad_weight is not None:
         grad_weight.copy_(x.T @ grad)
     if grad_bias is not None:
         torch.sum(grad, 0, dtype=grad_bias.dtype, out=grad_bias)

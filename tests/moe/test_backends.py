@@ -195,6 +195,40 @@ def test_the_loop_keeps_no_activations() -> None:
     assert sum(shape == (NUM_TOKENS, HIDDEN) for shape in kept) == 1
 
 
+@pytest.mark.parametrize("backend", ["bmm", "loop"])
+def test_frozen_experts_get_no_gradient(backend: str) -> None:
+    x = torch.randn(2, NUM_TOKENS, WIDTH)
+    layer, whole = (layer_of("expert_choice", {}, backend) for _ in range(2))
+    layer.experts.w1.requires_grad_(False)
+    layer.experts.b2.requires_grad_(False)
+    found, expected = computed(layer, x), computed(whole, x)
+    assert expected.keys() - found.keys() == {"experts.w1", "experts.b2"}
+    assert_same(found, {name: expected[name] for name in found}, rtol=0, atol=0)
+
+
+def test_no_backend_lets_a_dropped_token_into_an_expert() -> None:
+    # All tokens want expert 0, which has one slot, and token 0, whose hidden features overflow, the least.
+    for backend in FAST:
+        layer = layer_of("token_choice", {"noise_std": 0.0, "capacity": 1, "batch_priority": True}, backend)
+        with torch.no_grad():
+            layer.router.get_parameter("scorer.weight").zero_()[0, 1] = 1.0
+            layer.experts.w1.mul_(100)
+        x = torch.ones(1, NUM_TOKENS, WIDTH)
+        x[0, 0, 0], x[0, 0, 1] = 3e38, 0.5
+        gradients = computed(layer, x)
+        assert all(gradients[f"experts.{name}"].isfinite().all() for name in ("w1", "b1", "w2", "b2")), (
+            backend
+        )
+
+
+def test_autocast_leaves_double_precision_alone() -> None:
+    x = torch.randn(1, NUM_TOKENS, WIDTH, dtype=torch.float64)
+    found = [layer_of("hash", {}, backend).double() for backend in ("loop", "bmm")]
+    with torch.autocast("cpu", torch.bfloat16):
+        loop, bmm = (layer(x) for layer in found)
+    assert_close(loop, bmm, rtol=1e-12, atol=1e-12)
+
+
 def on_meta(layer: MoE) -> Tensor:
     """The layer where no value can be looked at, as a look would make a GPU's host wait."""
     return layer.to("meta")(torch.empty(2, NUM_TOKENS, WIDTH, device="meta"))
@@ -281,6 +315,13 @@ def normed() -> Experts:
             Experts(2, WIDTH, HIDDEN).double(),
             "cpu",
             "backend=grouped knows no double precision: take backend=bmm",
+        ),
+        (
+            "grouped",
+            Experts(2, WIDTH, 12),
+            "cpu",
+            "backend=grouped takes multiples of 8 for widths, and these experts have 8 and 12: "
+            "take backend=bmm",
         ),
     ],
 )
