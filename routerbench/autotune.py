@@ -86,7 +86,7 @@ def backend_times(
     batch_size: int,
     autocast: torch.autocast,
 ) -> dict[str, float]:
-    """Milliseconds of forward and backward of all layers, by backend; of bmm alone in low precision on a CPU."""
+    """Milliseconds of forward and backward of all layers by backend; low precision on a CPU has bmm alone."""
     shapes = _input_shapes(model, layers, image_size)
     device = layers[0].experts.w1.device
     with autocast:

@@ -77,7 +77,7 @@ def bench(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         return _refuse(error)
     except KeyboardInterrupt:
-        print("stopped: --json has kept the cases that were done", file=sys.stderr)
+        print("stopped: what --json names has the cases that were done", file=sys.stderr)
         return 130
     return 0 if went_through else 1
 

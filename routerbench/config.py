@@ -58,7 +58,7 @@ class Optim:
 
 @dataclass
 class Runtime:
-    """Where and how a run is done, not what it finds (threads may change last bits): not its identity."""
+    """Where and how a run is done, not what it finds (threads and backend may change last bits)."""
 
     results: str = MISSING
     """Folder of the records."""

@@ -1,7 +1,7 @@
 """From a case to its record: what each contestant takes in time, operations and memory, or why it cannot."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -41,9 +41,24 @@ def measure(
         else:
             contestants.append(contestant)
     if case.kind != "memory":
-        for name, seconds in rounds(contestants, seconds_of, repeats).items():
-            records[name]["seconds"] = seconds
+        failures: dict[str, str] = {}
+        guarded = [_guarded(contestant, failures) for contestant in contestants]
+        for name, seconds in rounds(guarded, seconds_of, repeats).items():
+            records[name] |= {"failed": failures[name]} if name in failures else {"seconds": seconds}
     return {"case": str(case), "kind": case.kind, **_described(case), "contestants": list(records.values())}
+
+
+def _guarded(contestant: Contestant, failures: dict[str, str]) -> Contestant:
+    """The contestant, which no longer takes its step once that has broken, and says why in `failures`."""
+
+    def step() -> None:
+        if contestant.name not in failures:
+            try:
+                contestant.step()
+            except Exception as error:  # the others go on
+                failures[contestant.name] = reason(error)
+
+    return replace(contestant, step=step)
 
 
 def _counted(contestant: Contestant, device: torch.device) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The words of `routerbench bench`, and what of them is refused before torch is loaded."""
 
 import argparse
+import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +121,10 @@ def checked(arguments: argparse.Namespace) -> Options:
     for name in ("kinds", "peer"):
         values[name] = None if values[name] is None else tuple(values[name])
     options = Options(**{**values, "kinds": values["kinds"] or KINDS})
+    for name in ("kinds", "peer"):
+        twice = [word for word, count in Counter(getattr(options, name) or ()).items() if count > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} stands there twice: leave it out once")
     for kind in options.kinds:
         check_one_of("bench", kind, KINDS)
     for name, kinds in _USED_BY.items():
@@ -164,8 +170,14 @@ def _check_values(options: Options) -> None:
 
 def _check_files(options: Options) -> None:
     for name, path in (("json", options.json), ("plot", options.plot)):
-        if path is not None and not path.parent.is_dir():
-            raise ValueError(f"{name}={str(path)!r} cannot be written: {path.parent} is not a folder")
+        if path is None:
+            continue
+        if path.is_dir():
+            raise ValueError(f"{name}={str(path)!r} is a folder: give a file")
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise ValueError(
+                f"{name}={str(path)!r} cannot be written: {path.parent} is no folder that can be written to"
+            )
     if options.plot is not None:
         check_one_of("suffix of plot", options.plot.suffix, PLOT_SUFFIXES)
     for name, path in (

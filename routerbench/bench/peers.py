@@ -37,6 +37,7 @@ class Peer:
         """Raise ValueError unless its layer takes an image's tokens of this shape and gives the like."""
         layer = self.layer(shape, device)
         tokens = torch.zeros(1, shape.tokens // shape.num_images, shape.width, device=device)
+        tokens.requires_grad_()
         try:
             with autocast:
                 output = output_of(layer(tokens))
@@ -45,6 +46,8 @@ class Peer:
         if not isinstance(output, Tensor) or output.shape != tokens.shape:
             found = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise ValueError(f"peer={self.name} gives {found} for tokens {tuple(tokens.shape)}")
+        if not output.requires_grad:
+            raise ValueError(f"peer={self.name} gives an output without gradient: it has no backward pass")
 
 
 def read_peer(name: str) -> Peer:

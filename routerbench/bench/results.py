@@ -78,7 +78,8 @@ def read_results(path: Path) -> Record:
     """A JSON of `routerbench bench`; raises ValueError for another file."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        if results["schema"] == SCHEMA and isinstance(results["cases"], list):
+        named = all(record["name"] for case in results["cases"] for record in case["contestants"])
+        if results["schema"] == SCHEMA and results["provenance"]["device"] and named:
             return results
     except (ValueError, KeyError, TypeError):
         pass

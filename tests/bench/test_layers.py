@@ -128,7 +128,14 @@ def test_who_is_refused_or_fails_says_why_and_the_others_go_on() -> None:
         def forward(self, input: Tensor) -> Tensor:
             raise RuntimeError("boom\nand its trace")
 
-    peers = [Peer("a:refuses", refuses), peer("a:breaks", Breaks()), peer("a:spy", Spy())]
+    class Later(Spy):
+        def forward(self, x: Tensor) -> tuple[Tensor, str]:
+            if len(self.seen) > 4:
+                raise RuntimeError("later")
+            return super().forward(x)
+
+    peers = [Peer("a:refuses", refuses), peer("a:breaks", Breaks()), peer("a:later", Later())]
+    peers.append(peer("a:spy", Spy()))
     case = LayerCase(SHAPE, "token_choice", "batch")
     records = measured(case, **layer_makers(case, (), peers, CPU))
     shape = "ti 392 tokens E2 fp32"
@@ -137,6 +144,8 @@ def test_who_is_refused_or_fails_says_why_and_the_others_go_on() -> None:
         "refused": f"peer=a:refuses cannot be made for {shape}: ValueError: not with a norm",
     }
     assert records["a:breaks"] == {"name": "a:breaks", "backend": None, "failed": "RuntimeError: boom"}
+    assert records["a:later"]["failed"] == "RuntimeError: later"
+    assert "seconds" not in records["a:later"]
     assert records["a:spy"]["seconds"] == [1.0, 1.0]
 
 

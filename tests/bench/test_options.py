@@ -43,7 +43,9 @@ REFUSED = [
     ("router --backends bmm", "--backends means nothing to bench router: leave it out"),
     ("memory --repeats 3", "--repeats means nothing to bench memory: leave it out"),
     ("layer router --batch-size 2", "--batch-size means nothing to bench layer router: leave it out"),
-    ("--json no/b.json", "json='no/b.json' cannot be written: no is not a folder"),
+    ("--json no/b.json", "json='no/b.json' cannot be written: no is no folder that can be written to"),
+    ("--json .", "json='.' is a folder: give a file"),
+    ("layer layer", "layer stands there twice: leave it out once"),
     ("--plot b.pdf", "suffix of plot=.pdf is not one of: .png, .svg"),
     ("--from no.json", "from='no.json' is not a file"),
     ("--references no.csv", "references='no.csv' is not a file"),
@@ -79,6 +81,10 @@ REFUSED = [
         "peer=peers:picky cannot be made for ti 196 tokens E2 fp32: ValueError: 2 experts are too few",
     ),
     ("--peer peers:fails", "peer=peers:fails fails for ti 196 tokens E2 fp32: RuntimeError: boom"),
+    (
+        "--peer peers:detached",
+        "peer=peers:detached gives an output without gradient: it has no backward pass",
+    ),
     ("--peer peers:narrow", "peer=peers:narrow gives (1, 196, 1) for tokens (1, 196, 192)"),
     ("--peer peers:nothing", "peer=peers:nothing gives a NoneType for tokens (1, 196, 192)"),
 ]
@@ -105,6 +111,9 @@ def boom(x):
 
 def fails(**settings):
     return Of(boom)
+
+def detached(**settings):
+    return Of(lambda x: x.detach())
 
 def narrow(**settings):
     return Of(lambda x: (x[..., :1], 0.0))
