@@ -147,8 +147,8 @@ def _measure(
     """Build, train and evaluate; the metrics and costs of the record."""
     device = choose_device(config.runtime.device)
     memory = MemoryMeter.start(device)
-    # What cuBLAS asks for, before it is first used.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if config.runtime.deterministic:  # what cuBLAS asks for then, before it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.runtime.deterministic)
     random_seed(config.seed)
     model = build_model(config, data.num_classes)

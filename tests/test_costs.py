@@ -133,6 +133,17 @@ def test_peak_memory_is_of_the_run() -> None:
     assert after < 0.1
 
 
+def test_a_peak_can_be_forgotten() -> None:
+    meter = MemoryMeter.start(torch.device("cpu"))
+    torch.ones(2**26)  # a quarter of a GiB
+    meter.forget()
+    kept = torch.ones(2**24)  # a sixteenth
+    peak = meter.peak_gib()
+    if peak is None:
+        pytest.skip("only Linux tells")
+    assert kept.nbytes / 2**30 * 0.9 < peak < 0.2
+
+
 def test_memory_that_an_earlier_run_left_to_the_process_counts_again() -> None:
     def run() -> list[torch.Tensor]:
         return [torch.ones(4096) for _ in range(2**13)]  # an eighth of a GiB, too small each to be given back

@@ -35,14 +35,12 @@ def loop(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[
 def grouped(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S D"]:
     """The filled slots by grouped products, as many at once as torch's `F.grouped_mm` makes of them."""
     seats = plan.seats(tokens)
-    slots, counts, num_filled = (
-        seats.rows.index_select(0, seats.index),
-        seats.counts.clone(),
-        seats.counts.sum(),
-    )
+    slots = seats.rows.index_select(0, seats.index)
     # What is left over is empty, weighs nothing, and must not carry what is no number into an expert.
+    num_filled = seats.counts.sum()
     empty = torch.arange(len(slots), device=slots.device) >= num_filled
     slots = slots.to(_product_dtype(slots)).masked_fill(empty[:, None], 0)
+    counts = seats.counts.clone()
     counts[-1] += len(slots) - num_filled
     offsets = counts.cumsum(0, dtype=torch.int32)
     expert = torch.arange(len(counts), device=slots.device).repeat_interleave(counts, output_size=len(slots))
