@@ -141,7 +141,7 @@ def _finish(axis: Axes, rows: Sequence[str], points: Sequence[Point]) -> None:
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xscale("log")
     smallest = min(point.ratio.low for point in points)
-    largest = min(max(point.ratio.high for point in points) * 1.1, LARGEST_RATIO)
+    largest = min(axis.dataLim.x1 * 1.1, LARGEST_RATIO)  # of the dense twin and the references, too
     axis.set_xlim(min(0.95, smallest / 1.1), largest)
     axis.xaxis.set_major_locator(FixedLocator(_ticks(largest / smallest)))
     axis.xaxis.set_minor_locator(NullLocator())
