@@ -126,6 +126,7 @@ def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
     from routerbench import experiment, parts
     from routerbench.config import check
     from routerbench.identity import data_id, group_id, identity, run_id
+    from routerbench.signals import EXIT_CODE, RequeueError, heeded
 
     gc.freeze()  # what is imported stays: to look at it again takes each collection a fifth of a second
     for config in configs:
@@ -145,21 +146,28 @@ def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
     }
 
     refused: list[ValueError] = []
+    requeued: list[RequeueError] = []
 
     def run(config: Any) -> None:
-        if refused:
+        if refused or requeued:
             return
         settings = identity(config)
         title = f"[{number[run_id(settings)]}/{len(configs)}] {_title(settings)}"
         command = f"routerbench train {shlex.join(words)}"
         try:
-            experiment.run(config, command=command, console=console, title=title)
+            experiment.run(config, command=command, console=console, title=title, warned=warned)
         except ValueError as error:  # Hydra would go on to the next cell, and print a line of its own
             refused.append(error)
+        except RequeueError as error:
+            requeued.append(error)
 
-    _hydra(words, run)
+    with heeded() as warned:
+        _hydra(words, run)
     if refused:
         raise refused[0]
+    if requeued:
+        print(f"{requeued[0]}: the same command goes on from there", file=sys.stderr)
+        return EXIT_CODE
     return _summary(configs, console)
 
 
