@@ -148,12 +148,20 @@ def _with_fewer_images_at_once(
 ) -> tuple[dict[str, Any], int]:
     """What a run comes to and the parts of its batches: twice as many after each lack of memory, if asked."""
     parts = config.optim.accumulation_steps
-    outcome = attempt(parts)
-    while outcome["status"] == "oom" and config.runtime.retry_oom and can_part(config, 2 * parts):
+    while (outcome := attempt(parts))["status"] == "oom":
+        outcome["error"] = (
+            f"out of memory with {config.batch_size // parts} images at once: give runtime.retry_oom=true, "
+            f"optim.accumulation_steps={2 * parts} or a smaller batch_size ({_first_line(outcome['error'])})"
+        )
+        logger.error(outcome["error"])
+        if not config.runtime.retry_oom or not can_part(config, 2 * parts):
+            break
         parts *= 2
-        logger.warning("out of memory: going on with batches in %d parts", parts)
-        outcome = attempt(parts)
     return outcome, parts
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
 
 
 def _outcome(
@@ -170,10 +178,9 @@ def _outcome(
         raise
     except DivergedError as error:
         return {"status": "diverged", **nothing, "error": str(error)}
-    except torch.OutOfMemoryError as error:
-        return {"status": "oom", **nothing, "error": str(error)}
     except Exception as error:
-        if "can't allocate memory" in str(error):  # the allocator of the CPU has no error of its own
+        # The allocator of the CPU has no error of its own.
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             return {"status": "oom", **nothing, "error": str(error)}
         logger.error("the run failed: %s: %s", type(error).__name__, error)
         return {"status": "failed", **nothing, "error": traceback.format_exc()}
@@ -221,6 +228,8 @@ def _measure(
         peak_memory_gib=memory.peak_gib,
     )
     progress = checkpoints.restore()
+    if progress.restarts:
+        logger.warning("going on from step %d, restart %d", progress.step, progress.restarts)
     evaluation = train(
         TrainingStep(
             model,
