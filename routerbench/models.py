@@ -52,11 +52,23 @@ class IsotropicConvNeXt(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Mean of the last feature map, normalised and classified."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The last feature map `(B, dim, H, W)`."""
         side = self.stem.stride[0]
         fits = images.shape[-2] % side == images.shape[-1] % side == 0
         assert fits, f"its patches are {side} x {side}, so give a multiple of that"
-        features = self.blocks(self.stem(images)).mean((-2, -1))
-        return self.head(self.norm(features))
+        return self.blocks(self.stem(images))
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of a feature map, or with `pre_logits` what the classifier sees, `(B, dim)`."""
+        pooled = self.norm(features.mean((-2, -1)))
+        return pooled if pre_logits else self.head(pooled)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.head
 
 
 @register_model

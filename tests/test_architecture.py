@@ -26,7 +26,7 @@ WALK = (
     {"build", "costs", "metrics"},
     {"maps"},
     {"evaluate"},
-    {"train", "autotune"},
+    {"train", "autotune", "fewshot"},
     {"parts"},
     {"experiment"},
     {"cli"},
