@@ -28,7 +28,7 @@ WALK = (
     {"evaluate"},
     {"train", "autotune", "fewshot"},
     {"parts"},
-    {"experiment"},
+    {"experiment", "load"},
     {"cli"},
 )
 VOCABULARY = {
