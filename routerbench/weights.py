@@ -99,7 +99,9 @@ def with_positions_of(model: nn.Module, weights: Weights, how: str) -> Weights:
     if not RESIZE[how].keys() <= inspect.signature(resize).parameters.keys():
         raise ValueError(f"model.resize={how} is not for {type(model).__name__}: take bicubic")
     try:
-        resized = resize(dict(weights), model, **RESIZE[how])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, on how timm's code does it
+            resized = resize(dict(weights), model, **RESIZE[how])
     except (AssertionError, RuntimeError, ValueError):  # such as a class token that only one of them has
         return weights
     return weights | {key: resized[key] for key in other if key in resized}
