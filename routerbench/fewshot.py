@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from routerbench.checks import check_count, check_not_negative, check_one_of, check_positive
 from routerbench.evaluate import weights_cast_once
+from routerbench.moe.surgery import blank_images
 
 STD_OFFSET = 1e-5
 CONSTANT_FEATURE = 100.0  # stands for the bias, and is so large that the penalty hardly holds it
@@ -110,18 +111,26 @@ def features(
     model: nn.Module, batches: Batches, device: torch.device, autocast: torch.autocast
 ) -> tuple[Float[Tensor, "N D"], Int64[Tensor, "N"]]:
     """What the model's classifier would see of every image, on the CPU, and the labels."""
-    timm_model: Any = model
     training = model.training
     model.eval()
     seen, labels = [], []
     with weights_cast_once(device):
         for images, label in batches:
             with autocast:
-                maps = timm_model.forward_features(images.to(device, non_blocking=True))
-                seen.append(timm_model.forward_head(maps, pre_logits=True).flatten(1).float().cpu())
+                seen.append(_before_head(model, images.to(device, non_blocking=True)).float().cpu())
             labels.append(label)
     model.train(training)
     return torch.cat(seen), torch.cat(labels)
+
+
+def check_features(model: nn.Module, name: str, image_size: int) -> None:
+    """Raise ValueError for a model, of this name, that does not give what its classifier sees."""
+    try:
+        _before_head(model, blank_images(model, (image_size, image_size), 1))
+    except (AttributeError, TypeError):
+        raise ValueError(
+            f"eval.fewshot is not for model.name={name}, which has no features before its head: leave it out"
+        ) from None
 
 
 def fewshot(
@@ -176,6 +185,11 @@ def probe_features(
         if len(accuracies) > 1:
             metrics[f"fewshot/{shots}_std"] = float(np.std(accuracies, ddof=1))
     return metrics
+
+
+def _before_head(model: nn.Module, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+    timm_model: Any = model
+    return timm_model.forward_head(timm_model.forward_features(images), pre_logits=True).flatten(1)
 
 
 def _best_lambda(lambdas: Sequence[float], accuracies: Sequence[Float64[np.ndarray, "L"]]) -> float:

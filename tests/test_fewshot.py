@@ -9,10 +9,20 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from routerbench.build import build_backbone, sparsify
-from routerbench.fewshot import Probe, draw, features, fewshot, probe_features, ridge_accuracies
+from routerbench.config import conf_dir
+from routerbench.fewshot import (
+    Probe,
+    check_features,
+    draw,
+    features,
+    fewshot,
+    probe_features,
+    ridge_accuracies,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import ReadGolden
@@ -195,6 +205,22 @@ def test_features_are_what_the_classifier_sees(name: str) -> None:
     assert torch.equal(of, labels)
     classified = model.get_classifier()(seen)
     torch.testing.assert_close(classified, model.eval()(images), atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_without_such_features_is_refused_by_its_name() -> None:
+    with torch.device("meta"):
+        check_features(build_backbone("pocket_convnext", 2, 32), "pocket_convnext", 32)
+    line = "eval.fewshot is not for model.name=a, which has no features before its head: leave it out"
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        check_features(torch.nn.Conv2d(3, 2, 1), "a", 32)
+
+
+def test_the_settings_of_the_file_are_those_of_the_probe() -> None:
+    settings = OmegaConf.load(conf_dir() / "eval" / "fewshot.yaml")
+    probe = Probe(**{str(key): value for key, value in settings.items() if key != "data"})
+    assert list(probe.shots) == [1, 5, 10, 25]
+    assert list(probe.l2) == GRID
+    assert probe.select == "held_out"
 
 
 def test_the_images_of_a_model_are_looked_at_once() -> None:
