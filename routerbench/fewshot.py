@@ -181,7 +181,7 @@ def probe_features(
             ],
         )
         accuracies = [ridge_accuracies(x[rows], y[rows], x_test, y_test, l2).item() for rows in supports]
-        metrics |= {f"fewshot/{shots}": float(np.mean(accuracies)), f"fewshot/{shots}_l2": l2}
+        metrics |= {f"fewshot/{shots}": float(np.mean(accuracies)), f"fewshot/{shots}_l2": float(l2)}
         if len(accuracies) > 1:
             metrics[f"fewshot/{shots}_std"] = float(np.std(accuracies, ddof=1))
     return metrics
