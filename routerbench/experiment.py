@@ -32,12 +32,11 @@ from routerbench.identity import group_id, identity, run_id
 from routerbench.moe.surgery import moe_layers, take_shape
 from routerbench.parts import (
     Data,
-    build_model,
     choose_device,
     load_data,
     load_weights,
     optimizer_and_scheduler,
-    put_moe_layers,
+    start,
 )
 from routerbench.progress import display
 from routerbench.provenance import device_name, provenance
@@ -202,10 +201,7 @@ def _measure(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.runtime.deterministic)
     random_seed(config.seed)
-    model = build_model(config, data.num_classes)
-    if weights is not None:
-        model.load_state_dict(weights)
-    blocks = put_moe_layers(model, config)
+    model, blocks = start(config, data.num_classes, weights)
     model.to(device)
     image_size = (config.data.image_size, config.data.image_size)
     take_shape(model, image_size)

@@ -87,7 +87,7 @@ NO_PLACE = "is neither a name nor a list of blocks"
         (
             ["model.weights=a.pth"],
             "expert_init=shared with model.weights=a.pth would be upcycling: say expert_init=upcycle, or "
-            "independent",
+            "independent; null takes the experts of an MoE run",
         ),
         (["data.mean=abc"], f"data.mean=abc {COLOURS}"),
         (["data.std=[1]"], f"data.std=[1] {COLOURS}"),
