@@ -14,11 +14,17 @@ NOT_NEGATIVE = (
     "seed",
     "model.drop_path_rate",
     "optim.weight_decay",
-    "optim.warmup_epochs",
     "optim.warmup_lr",
     "optim.min_lr",
     "runtime.workers",
     "runtime.decoded_cache_gib",
+)
+NOT_NEGATIVE_OR_NULL = (
+    "optim.expert_weight_decay",
+    "optim.head_weight_decay",
+    "optim.layer_decay",
+    "optim.warmup_epochs",
+    "optim.warmup_steps",
 )
 
 
@@ -41,17 +47,27 @@ class Optim:
     """Optimizer and schedule, by timm's names."""
 
     name: str = MISSING
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Of this optimizer alone, such as `betas`."""
     lr: float = MISSING
     weight_decay: float = MISSING
     """Of all parameters but norms, biases, positions and class token."""
     expert_weight_decay: float | None = MISSING
     """Of the weight matrices of experts; null: as the others."""
+    head_weight_decay: float | None = MISSING
+    """Of the weight matrix of the classifier; null: as the others."""
+    layer_decay: float | None = MISSING
+    """Learning rate of a block over that of the next."""
     clip_grad: float | None = MISSING
     """Largest global norm of the gradient."""
     accumulation_steps: int = MISSING
     """Parts of a batch that go through the model one after the other, for one step."""
     schedule: str = MISSING
-    warmup_epochs: int = MISSING
+    schedule_arguments: dict[str, Any] = field(default_factory=dict)
+    """Of this schedule alone, such as `decay_rate`."""
+    warmup_epochs: int | None = MISSING
+    warmup_steps: int | None = MISSING
+    """Instead of epochs."""
     warmup_lr: float = MISSING
     min_lr: float = MISSING
 
@@ -158,7 +174,7 @@ def check(config: DictConfig) -> None:
     if not is_dense(config):
         check_flag("extra_skip", config.extra_skip)
         _check_start(config.expert_init, config.model.weights)
-    if config.optim.warmup_epochs > config.epochs:
+    if (config.optim.warmup_epochs or 0) > config.epochs:
         raise ValueError(
             f"optim.warmup_epochs={config.optim.warmup_epochs} is more than epochs={config.epochs}: "
             "give at most that"
@@ -218,8 +234,9 @@ def _check_ranges(config: DictConfig) -> None:
         raise ValueError(f"seed={config.seed} is more than {MAX_SEED}: give at most that")
     if config.model.drop_path_rate >= 1:
         raise ValueError(f"model.drop_path_rate={config.model.drop_path_rate} must be a number below 1")
-    if config.optim.expert_weight_decay is not None:
-        check_not_negative("optim.expert_weight_decay", config.optim.expert_weight_decay)
+    for key in NOT_NEGATIVE_OR_NULL:
+        if OmegaConf.select(config, key) is not None:
+            check_not_negative(key, OmegaConf.select(config, key))
     if config.optim.clip_grad is not None:
         check_positive("optim.clip_grad", config.optim.clip_grad)
     for key in ("runtime.threads", "runtime.checkpoint_every_steps"):

@@ -58,6 +58,14 @@ class IsotropicConvNeXt(nn.Module):
         features = self.blocks(self.stem(images)).mean((-2, -1))
         return self.head(self.norm(features))
 
+    def get_classifier(self) -> nn.Linear:
+        """The layer that gives the logits."""
+        return self.head
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The layers in their order, as timm asks for them."""
+        return {"stem": r"^stem", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
+
 
 @register_model
 def pocket_vit(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:

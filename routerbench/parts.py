@@ -23,8 +23,12 @@ from routerbench.moe.backends import BACKENDS, why_not
 from routerbench.moe.experts import Experts, check_options
 from routerbench.moe.router import Router
 from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, moe_layers, place, replace_mlps, take_shape
-from routerbench.optim import make_optimizer, make_scheduler
+from routerbench.optim import make_optimizer
+from routerbench.schedules import make_scheduler
 from routerbench.weights import Weights, check_fit, read_weights
+
+# Of an epoch, before the data say how many.
+MANY_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def verify(config: DictConfig) -> None:
     with torch.device("meta"):
         backbone = build_model(config, num_classes=2)
     _check_images_fit(backbone, config.model.name, config.data.image_size)
-    optimizer_and_scheduler(backbone, config.optim, config.epochs, steps_per_epoch=2)
+    optimizer_and_scheduler(backbone, config.optim, config.epochs, MANY_STEPS)
     if not is_dense(config) and not mlp_blocks(backbone):
         raise ValueError(
             f"model.name={config.model.name} has no block with an MLP to replace: take a ViT, a ConvNeXt, "
@@ -143,6 +147,7 @@ def load_data(config: DictConfig) -> Data:
     }
     augment = _made("augment", config.augment)
     training = train_loader(source.train, augment=augment, seed=config.seed, **shared)
+    _scheduler(torch.optim.SGD([torch.zeros(1)], lr=1.0), config.optim, config.epochs, len(training))
     return Data(training, test_loader(source.test, **shared), len(source.class_names))
 
 
@@ -183,23 +188,35 @@ def optimizer_and_scheduler(
     model: nn.Module, optim: DictConfig, epochs: int, steps_per_epoch: int
 ) -> tuple[torch.optim.Optimizer, Scheduler]:
     """The configured optimizer of the model and its schedule over all steps."""
+    arguments: Any = OmegaConf.to_container(optim.arguments)
     optimizer = make_optimizer(
         model,
         name=optim.name,
         lr=optim.lr,
         weight_decay=optim.weight_decay,
         expert_weight_decay=optim.expert_weight_decay,
+        head_weight_decay=optim.head_weight_decay,
+        layer_decay=optim.layer_decay,
+        arguments=arguments,
     )
-    scheduler = make_scheduler(
+    return optimizer, _scheduler(optimizer, optim, epochs, steps_per_epoch)
+
+
+def _scheduler(
+    optimizer: torch.optim.Optimizer, optim: DictConfig, epochs: int, steps_per_epoch: int
+) -> Scheduler:
+    arguments: Any = OmegaConf.to_container(optim.schedule_arguments)
+    return make_scheduler(
         optimizer,
         schedule=optim.schedule,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         warmup_epochs=optim.warmup_epochs,
+        warmup_steps=optim.warmup_steps,
         warmup_lr=optim.warmup_lr,
         min_lr=optim.min_lr,
+        arguments=arguments,
     )
-    return optimizer, scheduler
 
 
 def _check_images_fit(model: nn.Module, name: str, image_size: int) -> None:
