@@ -93,14 +93,14 @@ class State:
         return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
-def as_tensor(value: Tensor | float) -> Tensor:
+def as_tensor(value: Tensor | int | float) -> Tensor:
     """A number as a tensor that holds it exactly."""
     if isinstance(value, Tensor):
         return value
     return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
 
 
-def _as_kept(value: Tensor) -> Tensor | float:
+def _as_kept(value: Tensor) -> Tensor | int | float:
     """A tensor, or the number that `as_tensor` made one of; torch's own counts of steps are in float32."""
     was_number = value.dim() == 0 and value.dtype in (torch.float64, torch.int64)
     return value.item() if was_number else value

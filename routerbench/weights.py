@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from routerbench.records import replaced
 
 FILE_NAME = "weights.safetensors"
+EMA_FILE_NAME = "weights_ema.safetensors"
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
 Weights = dict[str, Tensor]
@@ -51,11 +52,11 @@ def check_fit(model: nn.Module, weights: Weights, *, source: str, name: str) -> 
         raise ValueError(f"model.weights={source} does not fit model.name={name}: {problem}")
 
 
-def write_weights(folder: Path, model: nn.Module) -> None:
+def write_weights(folder: Path, model: nn.Module, file_name: str = FILE_NAME) -> None:
     """Write the weights of a model to the folder of its run, whole or not at all."""
     # Each on its own: safetensors refuses tensors that share memory.
     weights = {key: value.cpu().clone().contiguous() for key, value in model.state_dict().items()}
-    with replaced(folder / FILE_NAME) as path:
+    with replaced(folder / file_name) as path:
         save_file(weights, path, metadata={"format": "pt"})
 
 
