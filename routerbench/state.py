@@ -49,6 +49,8 @@ class State:
                     room[name] = torch.zeros_like(parameter, dtype=dtype)
                 else:
                     room[name] = torch.zeros(size, dtype=dtype)
+            elif kind == "groups" and name not in room:  # nor has a group that counts its steps
+                room[name] = torch.zeros(size, dtype=dtype)
         # Random numbers of a GPU mean nothing on a CPU.
         needed = {name for name in room if not name.startswith("random/")}
         there = {name for name in sizes if not name.startswith("random/")}
@@ -66,7 +68,14 @@ class State:
         self.model.load_state_dict(_below("model/", tensors))
         if self.ema is not None:
             self.ema.module.load_state_dict(_below("ema/", tensors))
-        read = {name: type(value)(tensors[name].item()) for name, value in self._numbers().items()}
+        of_type = {
+            name: type(value) for name, value in self._numbers().items() if not isinstance(value, Tensor)
+        }
+        read = {
+            name: of_type.get(name, float)(value.item())
+            for name, value in tensors.items()
+            if name.startswith(("groups/", "scaler/"))
+        }
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         packed = self.optimizer.state_dict()
         for index, group in enumerate(packed["param_groups"]):
@@ -85,12 +94,12 @@ class State:
         if "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"], self.device)
 
-    def _numbers(self) -> dict[str, int | float | bool]:
-        """Plain numbers of the optimizer's groups, which may count steps there, and of the scaler."""
+    def _numbers(self) -> dict[str, Tensor | int | float]:
+        """Numbers of the optimizer's groups, which may count steps there, and of the scaler."""
         found = {f"scaler/{key}": value for key, value in self.scaler.state_dict().items()}
         for index, group in enumerate(self.optimizer.param_groups):
             found |= {f"groups/{index}/{key}": value for key, value in group.items()}
-        return {name: value for name, value in found.items() if isinstance(value, int | float)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor | int | float)}
 
 
 def as_tensor(value: Tensor | int | float) -> Tensor:
