@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from routerbench.build import build_router, sparsify
+    from routerbench.load import load_run
     from routerbench.moe.experts import Experts
     from routerbench.moe.layer import MoE
     from routerbench.moe.plan import Plan, SoftPlan, SparsePlan
@@ -21,6 +22,7 @@ __all__ = [
     "SoftPlan",
     "SparsePlan",
     "build_router",
+    "load_run",
     "moe_layers",
     "read_records",
     "sparsify",
@@ -35,6 +37,7 @@ _HOME = {
     "SoftPlan": "moe.plan",
     "SparsePlan": "moe.plan",
     "build_router": "build",
+    "load_run": "load",
     "moe_layers": "moe.surgery",
     "read_records": "records",
     "sparsify": "build",

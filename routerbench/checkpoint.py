@@ -146,8 +146,9 @@ def _is_whole(folder: Path) -> bool:
     """Whether the files of a checkpoint are those that were written."""
     try:
         sums = json.loads((folder / CHECKSUMS).read_text())
-        whole = bool(sums) and all(_checksum(folder / name) == value for name, value in sums.items())
-    except (OSError, ValueError, AttributeError):
+        files = {file.name: file for file in folder.iterdir() if file.name != CHECKSUMS}
+        whole = bool(files) and sums == {name: _checksum(file) for name, file in files.items()}
+    except (OSError, ValueError):
         whole = False
     if not whole:
         logger.warning("%s is damaged: the checkpoint before it is used", folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from routerbench.bench.options import add_options, checked
+from routerbench.signals import EXIT_CODE, RequeueError, Warned, heeded
 
 USAGE = """\
 routerbench compares Mixture-of-Experts routers for vision, head to head, at equal cost.
@@ -110,7 +111,8 @@ def train(words: list[str]) -> int:
             os.environ["COMP_LINE"] = os.environ.get("COMP_LINE", "").replace(" train", "", 1)
             return _hydra(words, lambda config: None)
         configs = compose.cells(arguments.overrides, arguments.config_dir, arguments.multirun)
-        return _train_cells(words, configs)
+        with heeded() as warned:
+            return _train_cells(words, configs, warned)
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(compose.one_line(error, arguments.overrides))
     except (ValueError, OSError) as error:
@@ -120,13 +122,12 @@ def train(words: list[str]) -> int:
         return 130
 
 
-def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
+def _train_cells(words: list[str], configs: Sequence[Any], warned: Warned) -> int:
     from rich.console import Console
 
     from routerbench import experiment, parts
     from routerbench.config import check
     from routerbench.identity import data_id, group_id, identity, run_id
-    from routerbench.signals import EXIT_CODE, RequeueError, heeded
 
     gc.freeze()  # what is imported stays: to look at it again takes each collection a fifth of a second
     for config in configs:
@@ -161,8 +162,7 @@ def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
         except RequeueError as error:
             requeued.append(error)
 
-    with heeded() as warned:
-        _hydra(words, run)
+    _hydra(words, run)
     if refused:
         raise refused[0]
     if requeued:

@@ -45,6 +45,10 @@ class Model:
     """Stochastic depth of the last block."""
     weights: str | None = MISSING
     """What training starts from: null (random), `pretrained` (timm's), a file, or the folder of a run."""
+    new_head: bool = MISSING
+    """Whether the classifier starts anew, whatever the weights hold of one."""
+    resize: str = MISSING
+    """How positions are resized for images of another size: bicubic (timm's way) or zoom (V-MoE's)."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the timm model, such as `depth`."""
 
@@ -170,7 +174,8 @@ class Config:
     group: Any = MISSING
     """Tokens routed together: those of one `image`, or of a number of images."""
     expert_init: str | None = MISSING
-    """shared, independent or upcycle: how experts start (see `Experts.from_dense`)."""
+    """shared, independent or upcycle: how experts start (see `Experts.from_dense`); null: as those of
+    model.weights, an MoE run."""
     expert_mlp_ratio: float | None = MISSING
     """Hidden width of an expert over the width; null: the block's."""
     expert_dropout: float | None = MISSING
@@ -274,7 +279,7 @@ def _check_start(expert_init: str | None, weights: str | None) -> None:
     if expert_init == "shared" and weights is not None:
         raise ValueError(
             f"expert_init=shared with model.weights={weights} would be upcycling: say expert_init=upcycle, "
-            "or independent"
+            "or independent; null takes the experts of an MoE run"
         )
 
 

@@ -32,14 +32,13 @@ from routerbench.identity import group_id, identity, run_id
 from routerbench.moe.surgery import moe_layers, take_shape
 from routerbench.parts import (
     Data,
-    build_model,
     checkpoint_activations,
     choose_device,
     load_data,
     load_weights,
     mix,
     optimizer_and_scheduler,
-    put_moe_layers,
+    start,
     task_loss,
     test_loss,
 )
@@ -50,7 +49,7 @@ from routerbench.state import State
 from routerbench.step import DivergedError, TrainingStep
 from routerbench.tracking import mirror
 from routerbench.train import Row, train
-from routerbench.weights import EMA_FILE_NAME, FILE_NAME, Weights, write_weights
+from routerbench.weights import FILES, Weights, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +142,7 @@ def _clear(folder: Path) -> None:
         record = None
     if record is not None and record["status"] == "diverged":  # it would again
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    for earlier in ("record.json", "correct.npy", "routing.npz", FILE_NAME, EMA_FILE_NAME):
+    for earlier in ("record.json", "correct.npy", "routing.npz", *FILES.values()):
         (folder / earlier).unlink(missing_ok=True)
 
 
@@ -152,12 +151,20 @@ def _with_fewer_images_at_once(
 ) -> tuple[dict[str, Any], int]:
     """What a run comes to and the parts of its batches: twice as many after each lack of memory, if asked."""
     parts = config.optim.accumulation_steps
-    outcome = attempt(parts)
-    while outcome["status"] == "oom" and config.runtime.retry_oom and can_part(config, 2 * parts):
+    while (outcome := attempt(parts))["status"] == "oom":
+        outcome["error"] = (
+            f"out of memory with {config.batch_size // parts} images at once: give runtime.retry_oom=true, "
+            f"optim.accumulation_steps={2 * parts} or a smaller batch_size ({_first_line(outcome['error'])})"
+        )
+        logger.error(outcome["error"])
+        if not config.runtime.retry_oom or not can_part(config, 2 * parts):
+            break
         parts *= 2
-        logger.warning("out of memory: going on with batches in %d parts", parts)
-        outcome = attempt(parts)
     return outcome, parts
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
 
 
 def _outcome(
@@ -174,10 +181,9 @@ def _outcome(
         raise
     except DivergedError as error:
         return {"status": "diverged", **nothing, "error": str(error)}
-    except torch.OutOfMemoryError as error:
-        return {"status": "oom", **nothing, "error": str(error)}
     except Exception as error:
-        if "can't allocate memory" in str(error):  # the allocator of the CPU has no error of its own
+        # The allocator of the CPU has no error of its own.
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             return {"status": "oom", **nothing, "error": str(error)}
         logger.error("the run failed: %s: %s", type(error).__name__, error)
         return {"status": "failed", **nothing, "error": traceback.format_exc()}
@@ -199,10 +205,7 @@ def _measure(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.runtime.deterministic)
     random_seed(config.seed)
-    model = build_model(config, data.num_classes)
-    if weights is not None:
-        model.load_state_dict(weights)
-    blocks = put_moe_layers(model, config)
+    model, blocks = start(config, data.num_classes, weights)
     model.to(device)
     image_size = (config.data.image_size, config.data.image_size)
     take_shape(model, image_size)
@@ -236,6 +239,8 @@ def _measure(
         peak_memory_gib=memory.peak_gib,
     )
     progress = checkpoints.restore()
+    if progress.restarts:
+        logger.warning("going on from step %d, restart %d", progress.step, progress.restarts)
 
     def evaluate_model(model: nn.Module) -> Evaluation:
         batches = checkpoints.watched(data.test.epoch(0), progress)
@@ -275,7 +280,7 @@ def _measure(
     }
     write_weights(folder, model)
     if ema is not None:
-        write_weights(folder, ema.module, EMA_FILE_NAME)
+        write_weights(folder, ema.module, "ema")
     return {
         "metrics": evaluation.metrics,
         "evaluation": {"weights": ranked},

@@ -18,6 +18,8 @@ OF_MOE = (
     "expert_dropout",
     "extra_skip",
 )
+# What a run from random weights has not.
+OF_WEIGHTS = ("new_head", "resize")
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
@@ -31,6 +33,10 @@ def identity(config: DictConfig) -> dict[str, Any]:
     settings = {str(key): value for key, value in container.items() if key != "runtime"}
     for node in (settings["data"], settings["data"]["source"]):
         node.pop("download", None)  # how the files came does not change them
+    if settings["model"]["weights"] is None:  # what is done with them means nothing then
+        settings["model"] = {
+            key: settings["model"][key] for key in settings["model"] if key not in OF_WEIGHTS
+        }
     if settings["group"] == 1:
         settings["group"] = "image"
     placement = settings["placement"]

@@ -4,7 +4,7 @@ from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 _POCKET = {"num_classes": 10, "input_size": (3, 32, 32)}
@@ -52,14 +52,22 @@ class IsotropicConvNeXt(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Mean of the last feature map, normalised and classified."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The last feature map `(B, dim, H, W)`."""
         side = self.stem.stride[0]
         fits = images.shape[-2] % side == images.shape[-1] % side == 0
         assert fits, f"its patches are {side} x {side}, so give a multiple of that"
-        features = self.blocks(self.stem(images)).mean((-2, -1))
-        return self.head(self.norm(features))
+        return self.blocks(self.stem(images))
 
-    def get_classifier(self) -> nn.Linear:
-        """The layer that gives the logits."""
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of a feature map, or with `pre_logits` what the classifier sees, `(B, dim)`."""
+        pooled = self.norm(features.mean((-2, -1)))
+        return pooled if pre_logits else self.head(pooled)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
         return self.head
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -71,7 +79,7 @@ class IsotropicConvNeXt(nn.Module):
 def pocket_vit(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """A ViT of width 64, 6 blocks and 8 x 8 patches, for 32 x 32 images on a CPU."""
     size = {"patch_size": 8, "embed_dim": 64, "depth": 6, "num_heads": 4}
-    return build_model_with_cfg(VisionTransformer, "pocket_vit", pretrained, **{**size, **kwargs})
+    return _vit("pocket_vit", pretrained, {**size, **kwargs})
 
 
 @register_model
@@ -92,7 +100,7 @@ def pocket_convnext_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicCon
 def vit_s32(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """V-MoE's S/32: width 512 and 8 blocks, which is not the usual ViT-S (Riquelme et al. 2021)."""
     size = {"patch_size": 32, "embed_dim": 512, "depth": 8, "num_heads": 8}
-    return build_model_with_cfg(VisionTransformer, "vit_s32", pretrained, **{**size, **kwargs})
+    return _vit("vit_s32", pretrained, {**size, **kwargs})
 
 
 @register_model
@@ -105,6 +113,12 @@ def convnext_iso_small(pretrained: bool = False, **kwargs: Any) -> IsotropicConv
 def convnext_iso_base(pretrained: bool = False, **kwargs: Any) -> IsotropicConvNeXt:
     """Isotropic ConvNeXt-B: 18 blocks of width 768, 87 M parameters with 1,000 classes."""
     return _isotropic("convnext_iso_base", pretrained, {"patch_size": 16, "depth": 18, "dim": 768, **kwargs})
+
+
+def _vit(name: str, pretrained: bool, kwargs: dict[str, Any]) -> VisionTransformer:
+    return build_model_with_cfg(
+        VisionTransformer, name, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs
+    )
 
 
 def _isotropic(name: str, pretrained: bool, kwargs: dict[str, Any]) -> IsotropicConvNeXt:

@@ -29,7 +29,15 @@ from routerbench.optim import make_optimizer
 from routerbench.schedules import make_scheduler
 from routerbench.step import TaskLoss
 from routerbench.task_loss import make_task_loss
-from routerbench.weights import Weights, check_fit, read_weights
+from routerbench.weights import (
+    RESIZE,
+    Weights,
+    check_fit,
+    expert_key,
+    read_weights,
+    with_new_head,
+    with_positions_of,
+)
 
 # Of an epoch, before the data say how many.
 MANY_STEPS = 1_000_000
@@ -48,7 +56,8 @@ def verify(config: DictConfig) -> None:
     """Refuse what cannot run, on a model without weights; raises ValueError in one line."""
     check(config)
     if config.expert_init is not None or not is_dense(config):  # a dense run may say null
-        check_options(config.expert_init, config.expert_mlp_ratio, config.expert_dropout)
+        check_options(_expert_init(config), config.expert_mlp_ratio, config.expert_dropout)
+    _check_start(config)
     if isinstance(config.placement, str):  # of a dense run too, which does not look at it
         check_one_of("placement", config.placement, PLACEMENTS)
     device = choose_device(config.runtime.device)
@@ -74,6 +83,19 @@ def verify(config: DictConfig) -> None:
             raise ValueError(f"runtime.backend={config.runtime.backend} {problem}: take auto or bmm")
 
 
+def _check_start(config: DictConfig) -> None:
+    check_one_of("model.resize", config.model.resize, tuple(RESIZE))
+    if config.model.new_head and config.model.weights is None:
+        raise ValueError(
+            "model.new_head=true means nothing without model.weights, for every head is new then"
+        )
+    if config.model.resize != "bicubic" and config.model.weights == "pretrained":
+        raise ValueError(
+            f"model.resize={config.model.resize} is not for model.weights=pretrained, which timm resizes: "
+            "take bicubic"
+        )
+
+
 def build_model(config: DictConfig, num_classes: int, **further: Any) -> nn.Module:
     """The backbone, without MoE layers; raises ValueError for a model that is unknown or impossible."""
     of_model: Any = OmegaConf.to_container(config.model.arguments)  # timm takes lists, not nodes
@@ -84,25 +106,64 @@ def build_model(config: DictConfig, num_classes: int, **further: Any) -> nn.Modu
 
 
 def load_weights(config: DictConfig, num_classes: int) -> Weights | None:
-    """What the backbone is to start from, None for random weights.
+    """What the model is to start from, None for random weights.
 
-    Raises ValueError for weights that are missing, damaged or those of another model.
+    Those of an MoE run hold its experts and routers; others are of the backbone. Raises ValueError for
+    weights that are missing, damaged or those of another model.
     """
     source, name = config.model.weights, config.model.name
     if source is None:
         return None
-    if source == "pretrained":
-        random_seed(config.seed)  # of a classifier for other classes
-        try:
-            return build_model(config, num_classes, pretrained=True).state_dict()
-        except Exception as error:  # of the network, the hub or timm
-            reason = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
-            raise ValueError(f"model.weights=pretrained fails for model.name={name}: {reason}") from error
-    weights = read_weights(Path(source))
+    weights = _pretrained(config, num_classes) if source == "pretrained" else read_weights(Path(source))
+    of_moe = expert_key(weights) is not None
+    _check_experts(config, expert_key(weights))
+    if config.model.new_head:
+        random_seed(config.seed)
+        weights = with_new_head(build_model(config, num_classes), weights)
     with torch.device("meta"):
         model = build_model(config, num_classes)
+    weights = with_positions_of(model, weights, config.model.resize)
+    if of_moe and not is_dense(config):
+        name = f"{name} with router={config.router.name}"
+        with torch.device("meta"):
+            put_moe_layers(model, config)
+            take_shape(model, (config.data.image_size, config.data.image_size))
     check_fit(model, weights, source=source, name=name)
     return weights
+
+
+def _pretrained(config: DictConfig, num_classes: int) -> Weights:
+    random_seed(config.seed)  # of a classifier for other classes
+    try:
+        return build_model(config, num_classes, pretrained=True).state_dict()
+    except Exception as error:  # of the network, the hub or timm
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
+        raise ValueError(
+            f"model.weights=pretrained fails for model.name={config.model.name}: {reason}"
+        ) from error
+
+
+def _check_experts(config: DictConfig, of_experts: str | None) -> None:
+    """Refuse a start of experts that these weights do not give."""
+    if is_dense(config):
+        return
+    start = f"expert_init={config.expert_init} with model.weights={config.model.weights}"
+    if of_experts and config.expert_init is not None:
+        raise ValueError(f"{start}, which has experts ({of_experts}): say expert_init=null, which takes them")
+    if not of_experts and config.expert_init is None:
+        raise ValueError(f"{start}, which has no experts: say expert_init=upcycle, or independent")
+
+
+def start(config: DictConfig, num_classes: int, weights: Weights | None) -> tuple[nn.Module, list[int]]:
+    """The configured model with these weights, and the indices of the blocks that have MoE layers."""
+    model = build_model(config, num_classes)
+    of_moe = weights is not None and expert_key(weights) is not None
+    if weights is not None and not of_moe:
+        model.load_state_dict(weights)
+    blocks = put_moe_layers(model, config)
+    if weights is not None and of_moe:
+        model.load_state_dict(weights)
+    return model, blocks
 
 
 def put_moe_layers(model: nn.Module, config: DictConfig) -> list[int]:
@@ -117,7 +178,7 @@ def put_moe_layers(model: nn.Module, config: DictConfig) -> list[int]:
     make_experts = partial(
         Experts.from_dense,
         num_experts=config.num_experts,
-        expert_init=config.expert_init,
+        expert_init=_expert_init(config),
         expert_mlp_ratio=config.expert_mlp_ratio,
         expert_dropout=config.expert_dropout,
     )
@@ -130,6 +191,12 @@ def put_moe_layers(model: nn.Module, config: DictConfig) -> list[int]:
         config.extra_skip,
     )
     return indices
+
+
+def _expert_init(config: DictConfig) -> Any:
+    """How experts start, which is no matter where those of an MoE run are to take their place."""
+    taken = config.expert_init is None and config.model.weights is not None
+    return "shared" if taken else config.expert_init
 
 
 def _router(config: DictConfig, num_experts: int, width: int) -> Router:

@@ -27,8 +27,9 @@ class State:
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = as_tensor(value)
-        for name, value in self._numbers().items():
-            tensors[name] = as_tensor(value)
+        for index, group in enumerate(self.optimizer.param_groups):
+            tensors |= {f"groups/{index}/{key}": value for key, value in _countable(group).items()}
+        tensors |= {f"scaler/{key}": value for key, value in _countable(self.scaler.state_dict()).items()}
         tensors["random/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
@@ -43,24 +44,22 @@ class State:
         parameters = dict(self.model.named_parameters())
         for name, (size, dtype) in sizes.items():
             kind, _, key = name.partition("/")
-            if kind == "optimizer" and name not in room:  # it has no state before its first step
+            if kind in ("optimizer", "groups") and name not in room:  # which come with the first step
                 parameter = parameters.get(key.rpartition("/")[0])
                 if parameter is not None and parameter.shape == size:  # and is sharded alike
                     room[name] = torch.zeros_like(parameter, dtype=dtype)
                 else:
                     room[name] = torch.zeros(size, dtype=dtype)
-            elif kind == "groups" and name not in room:  # nor has a group that counts its steps
-                room[name] = torch.zeros(size, dtype=dtype)
         # Random numbers of a GPU mean nothing on a CPU.
         needed = {name for name in room if not name.startswith("random/")}
         there = {name for name in sizes if not name.startswith("random/")}
         for name in sorted(needed ^ there):
             where = "the model has not" if name in there else "the checkpoint has not"
-            raise ValueError(f"it is of another model: {where} {name}")
+            raise ValueError(f"is of another model: {where} {name}")
         for name, tensor in room.items():
             if name in sizes and tensor.shape != sizes[name][0]:
                 has, needs = tuple(sizes[name][0]), tuple(tensor.shape)
-                raise ValueError(f"it is of another model: {name} is of shape {has}, not {needs}")
+                raise ValueError(f"is of another model: {name} is of shape {has}, not {needs}")
         return {name: tensor for name, tensor in room.items() if name in sizes}
 
     def take(self, tensors: dict[str, Tensor]) -> None:
@@ -68,38 +67,19 @@ class State:
         self.model.load_state_dict(_below("model/", tensors))
         if self.ema is not None:
             self.ema.module.load_state_dict(_below("ema/", tensors))
-        of_type = {
-            name: type(value) for name, value in self._numbers().items() if not isinstance(value, Tensor)
-        }
-        read = {
-            name: of_type.get(name, float)(value.item())
-            for name, value in tensors.items()
-            if name.startswith(("groups/", "scaler/"))
-        }
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         packed = self.optimizer.state_dict()
         for index, group in enumerate(packed["param_groups"]):
-            group |= _below(f"groups/{index}/", read)
+            group |= _as_kept(_below(f"groups/{index}/", tensors))
         every = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        kept = [_below(f"optimizer/{names[parameter]}/", tensors) for parameter in every]
-        packed["state"] = {
-            index: {key: _as_kept(value) for key, value in of_parameter.items()}
-            for index, of_parameter in enumerate(kept)
-            if of_parameter
-        }
+        kept = [_as_kept(_below(f"optimizer/{names[parameter]}/", tensors)) for parameter in every]
+        packed["state"] = {index: of_parameter for index, of_parameter in enumerate(kept) if of_parameter}
         self.optimizer.load_state_dict(packed)
         if self.scaler.is_enabled():
-            self.scaler.load_state_dict(self.scaler.state_dict() | _below("scaler/", read))
+            self.scaler.load_state_dict(self.scaler.state_dict() | _as_kept(_below("scaler/", tensors)))
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"], self.device)
-
-    def _numbers(self) -> dict[str, Tensor | int | float]:
-        """Numbers of the optimizer's groups, which may count steps there, and of the scaler."""
-        found = {f"scaler/{key}": value for key, value in self.scaler.state_dict().items()}
-        for index, group in enumerate(self.optimizer.param_groups):
-            found |= {f"groups/{index}/{key}": value for key, value in group.items()}
-        return {name: value for name, value in found.items() if isinstance(value, Tensor | int | float)}
 
 
 def as_tensor(value: Tensor | int | float) -> Tensor:
@@ -109,10 +89,18 @@ def as_tensor(value: Tensor | int | float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
 
 
-def _as_kept(value: Tensor) -> Tensor | int | float:
-    """A tensor, or the number that `as_tensor` made one of; torch's own counts of steps are in float32."""
-    was_number = value.dim() == 0 and value.dtype in (torch.float64, torch.int64)
-    return value.item() if was_number else value
+def _countable(entries: dict[str, Any]) -> dict[str, Tensor]:
+    """The numbers and tensors among settings and counts; what is neither never changes."""
+    return {key: as_tensor(value) for key, value in entries.items() if type(value) in (int, float, Tensor)}
+
+
+def _as_kept(entries: dict[str, Tensor]) -> dict[str, Tensor | int | float]:
+    """The same with numbers again where `as_tensor` was given them; torch's own counts are in float32."""
+    of_numbers = (torch.float64, torch.int64)
+    return {
+        key: value.item() if value.dim() == 0 and value.dtype in of_numbers else value
+        for key, value in entries.items()
+    }
 
 
 def _below(prefix: str, entries: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from routerbench.evaluate import weights_cast_once
 from routerbench.moe.layer import MoE
 
+SMALLEST_SCALE = 2.0**-14  # the smallest number that fp16 holds to its full precision
 Images = Float[Tensor, "B C H W"]
 Targets = Int[Tensor, "B"] | Float[Tensor, "B classes"]
 TaskLoss = Callable[[Float[Tensor, "B classes"], Targets], Float[Tensor, ""]]
@@ -98,11 +99,18 @@ class TrainingStep:
         if not math.isfinite(loss):
             first = _first_spoilt_layer(self.model, images, self.autocast)
             raise DivergedError(f"the loss is {loss} at step {number}{first}")
-        if not math.isfinite(size) and not self.scaler.is_enabled():
+        if math.isfinite(size):
+            return
+        if not self.scaler.is_enabled():
             names = [n for n, p in self.model.named_parameters() if not _is_finite(p.grad)]
             # The backward pass comes from the end.
             last = f": that of {names[-1]} is not finite" if names else ", though it is finite everywhere"
             raise DivergedError(f"the norm of the gradient is {size} at step {number}{last}")
+        if self.scaler.get_scale() < SMALLEST_SCALE:
+            raise DivergedError(
+                f"the gradient overflows at step {number} however small the scale of precision=fp16 is: "
+                "take bf16, or a smaller optim.lr"
+            )
 
 
 def router_losses(layers: Iterable[MoE]) -> dict[str, Tensor]:

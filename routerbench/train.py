@@ -118,7 +118,18 @@ def train(
                 _check_test_loss(evaluation, progress.step)
                 log({"step": progress.step, "epoch": epoch + 1, **evaluation.metrics})
             progress.epochs = epoch + 1
+            if evaluation is not None and _note_best(progress, evaluation):
+                checkpoints.save(progress)
     return evaluate() if evaluation is None else evaluation  # all was done but its record
+
+
+def _note_best(progress: Progress, evaluation: Evaluation) -> bool:
+    """Whether this is the best step so far by accuracy on the minival, where there is one."""
+    top1 = evaluation.metrics.get("minival/top1", 0.0)
+    if top1 <= progress.best_top1:
+        return False
+    progress.best_step, progress.best_top1 = progress.step, top1
+    return True
 
 
 def _training_row(step: TrainingStep, result: StepResult) -> Row:

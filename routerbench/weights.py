@@ -1,7 +1,10 @@
 """Weights of a model in a file: read without running what is in it, held against a model, written whole."""
 
+import inspect
 import pickle
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,21 +12,28 @@ from safetensors.torch import save_file
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from routerbench.records import replaced
+from routerbench.checks import check_one_of
+from routerbench.records import read_record, replaced
 
 FILE_NAME = "weights.safetensors"
-EMA_FILE_NAME = "weights_ema.safetensors"
+FILES = {"raw": FILE_NAME, "ema": "weights_ema.safetensors"}
+# Of position embeddings, in the words of `torch.nn.functional.interpolate`.
+RESIZE = {
+    "bicubic": {},  # timm's own way
+    "zoom": {"interpolation": "bilinear", "antialias": False, "align_corners": True},
+}
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
 Weights = dict[str, Tensor]
 
 
-def read_weights(path: Path) -> Weights:
-    """The weights in a file, or in the folder of a finished run.
+def read_weights(path: Path, *, setting: str = "model.weights", choice: str | None = None) -> Weights:
+    """The weights in a file, or in the folder of a finished run: those that `ranked_file` chooses.
 
-    Raises ValueError for what is missing, damaged or holds more than tensors, such as code, which never runs.
+    Raises ValueError, which names the `setting`, for what is missing, damaged or holds more than tensors,
+    such as code, which never runs.
     """
-    file = _file(path)
+    file = _file(path, setting, choice)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, on pickles of other versions
@@ -31,15 +41,70 @@ def read_weights(path: Path) -> Weights:
     except Exception as error:  # a damaged pickle can raise any
         if isinstance(error.__cause__, pickle.UnpicklingError):
             raise ValueError(
-                f"model.weights={path} is damaged, or holds more than tensors, which could be code: save its "
+                f"{setting}={path} is damaged, or holds more than tensors, which could be code: save its "
                 "weights as .safetensors"
             ) from None
         raise ValueError(
-            f"model.weights={path} cannot be read as weights ({type(error).__name__}): give another file"
+            f"{setting}={path} cannot be read as weights ({type(error).__name__}): give another file"
         ) from error
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"model.weights={path} holds no weights by name: give the state_dict of a model")
+        raise ValueError(f"{setting}={path} holds no weights by name: give the state_dict of a model")
     return weights
+
+
+def ranked_file(folder: Path, choice: str | None = None) -> Path:
+    """The file of a run's raw weights or of their average (ema); None: of those that its record ranks.
+
+    Raises ValueError for another choice, or a record that is damaged.
+    """
+    if choice is None:
+        record = read_record(folder) or {}
+        choice = str(record.get("evaluation", {}).get("weights", "raw"))
+    check_one_of("weights", choice, tuple(FILES))
+    return folder / FILES[choice]
+
+
+def expert_key(weights: Weights) -> str | None:
+    """The first key of an expert; None where these are weights of a model without MoE layers."""
+    return next((key for key in weights if ".experts." in key), None)
+
+
+def with_new_head(model: nn.Module, weights: Weights) -> Weights:
+    """The weights, with the classifier of this freshly made model in place of their own."""
+    head = head_prefixes(model)
+    if not head:
+        raise ValueError("model.new_head=true: timm does not say which layer of this model is its head")
+    old = {key: value for key, value in weights.items() if not key.startswith(head)}
+    return old | {key: value for key, value in model.state_dict().items() if key.startswith(head)}
+
+
+def head_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """What the keys of a timm model's classifiers start with; nothing where it has none."""
+    classifiers = getattr(model, "get_classifier", tuple)()
+    heads = set(classifiers) if isinstance(classifiers, tuple | list) else {classifiers}
+    return tuple(f"{name}." for name, module in model.named_modules() if module in heads)
+
+
+def with_positions_of(model: nn.Module, weights: Weights, how: str) -> Weights:
+    """The weights, with what is learnt of positions resized to the grid of this model.
+
+    `bicubic` is timm's own way, `zoom` V-MoE's: bilinear with aligned corners. What timm cannot resize stays.
+    Raises ValueError for a way that timm does not have for this model.
+    """
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    other = [key for key in shapes if "pos" in key and key in weights and weights[key].shape != shapes[key]]
+    resize = _resizer(model)
+    if not other or resize is None:
+        return weights
+    if not RESIZE[how].keys() <= inspect.signature(resize).parameters.keys():
+        raise ValueError(f"model.resize={how} is not for {type(model).__name__}: take bicubic")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, on how timm's code does it
+            resized = resize(dict(weights), model, **RESIZE[how])
+    except (AssertionError, RuntimeError, ValueError):  # such as a class token that only one of them has
+        return weights
+    return weights | {key: resized[key] for key in other if key in resized}
 
 
 def check_fit(model: nn.Module, weights: Weights, *, source: str, name: str) -> None:
@@ -47,49 +112,67 @@ def check_fit(model: nn.Module, weights: Weights, *, source: str, name: str) -> 
 
     `source` and `name` are what the line says of the weights and the model.
     """
-    problem = _misfit(model.state_dict(), weights)
+    problem = misfit(model, weights)
     if problem:
         raise ValueError(f"model.weights={source} does not fit model.name={name}: {problem}")
 
 
-def write_weights(folder: Path, model: nn.Module, file_name: str = FILE_NAME) -> None:
-    """Write the weights of a model to the folder of its run, whole or not at all."""
+def misfit(model: nn.Module, weights: Weights) -> str | None:
+    """What is wrong with the first key that is, where these are not the weights of this model."""
+    expected = model.state_dict()
+    of_experts = expert_key(weights)
+    if of_experts and not expert_key(expected):
+        return f"it has experts ({of_experts}), so give the weights of a dense run"
+    for key, value in expected.items():
+        problem = _problem(key, value, weights.get(key))
+        if problem:
+            of_head = key.startswith(head_prefixes(model))
+            return f"{problem}; model.new_head=true starts a new one" if of_head else problem
+    unexpected = next((key for key in weights if key not in expected), None)
+    return f"it has {unexpected}, and the model has not" if unexpected else None
+
+
+def write_weights(folder: Path, model: nn.Module, kind: str = "raw") -> None:
+    """Write the weights of a model to the folder of its run, those of a kind, whole or not at all."""
     # Each on its own: safetensors refuses tensors that share memory.
     weights = {key: value.cpu().clone().contiguous() for key, value in model.state_dict().items()}
-    with replaced(folder / file_name) as path:
+    with replaced(folder / FILES[kind]) as path:
         save_file(weights, path, metadata={"format": "pt"})
 
 
-def _file(path: Path) -> Path:
+def _file(path: Path, setting: str, choice: str | None) -> Path:
     if path.is_dir():
-        file = path / FILE_NAME
+        file = ranked_file(path, choice)
         if not file.is_file():
-            raise ValueError(f"model.weights={path} has no {FILE_NAME}: give the folder of a finished run")
+            raise ValueError(f"{setting}={path} has no {file.name}: give the folder of a finished run")
         return file
     if not path.is_file():
         raise ValueError(
-            f"model.weights={path} does not exist: give pretrained, a file ({' '.join(SUFFIXES)}) or the "
+            f"{setting}={path} does not exist: give pretrained, a file ({' '.join(SUFFIXES)}) or the "
             "folder of a run"
         )
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"model.weights={path} is no file of weights: give one of {' '.join(SUFFIXES)}")
+        raise ValueError(f"{setting}={path} is no file of weights: give one of {' '.join(SUFFIXES)}")
     return path
 
 
-def _misfit(expected: Weights, weights: Weights) -> str | None:
-    of_experts = next((key for key in weights if ".experts." in key), None)
-    if of_experts:
-        return f"it has experts ({of_experts}), so give the weights of a dense run"
-    for key, value in expected.items():
-        if key not in weights:
-            return f"it has no {key}"
-        if weights[key].shape != value.shape:
-            has, needs = tuple(weights[key].shape), tuple(value.shape)
-            return f"its {key} is of shape {has}, and the model's of {needs}"
-        if value.is_floating_point() and not _is_plain(weights[key]):
-            return f"its {key} is not of finite real numbers"
-    unexpected = next((key for key in weights if key not in expected), None)
-    return f"it has {unexpected}, and the model has not" if unexpected else None
+def _resizer(model: nn.Module) -> Callable[..., Weights] | None:
+    """What timm passes the weights of such a model through, which stands beside its class."""
+    for kind in type(model).__mro__:
+        found = getattr(sys.modules.get(kind.__module__), "checkpoint_filter_fn", None)
+        if found is not None:
+            return found
+    return None
+
+
+def _problem(key: str, expected: Tensor, weight: Tensor | None) -> str | None:
+    if weight is None:
+        return f"it has no {key}"
+    if weight.shape != expected.shape:
+        return f"its {key} is of shape {tuple(weight.shape)}, and the model's of {tuple(expected.shape)}"
+    if expected.is_floating_point() and not _is_plain(weight):
+        return f"its {key} is not of finite real numbers"
+    return None
 
 
 def _is_plain(weight: Tensor) -> bool:

@@ -26,11 +26,11 @@ WALK = (
     {"build", "costs", "metrics"},
     {"maps"},
     {"evaluate"},
-    {"step", "autotune"},
+    {"step", "autotune", "fewshot"},
     {"train"},
     {"state", "checkpoint"},
     {"parts"},
-    {"experiment"},
+    {"experiment", "load"},
     {"cli"},
 )
 VOCABULARY = {

@@ -87,7 +87,7 @@ NO_PLACE = "is neither a name nor a list of blocks"
         (
             ["model.weights=a.pth"],
             "expert_init=shared with model.weights=a.pth would be upcycling: say expert_init=upcycle, or "
-            "independent",
+            "independent; null takes the experts of an MoE run",
         ),
         (["mix.mixup_alpha=-1"], f"mix.mixup_alpha=-1.0 {NOT_NEGATIVE}"),
         (["mix.probability=1.5"], "mix.probability=1.5 must be a number from 0 to 1"),

@@ -600,7 +600,7 @@ def test_weights_that_are_missing_or_of_other_classes_are_refused_before_anythin
     torch.save(parts.build_model(config, num_classes=7).state_dict(), tmp_path / "seven.pth")
     assert refused(composed("router=dense", f"model.weights={tmp_path}/seven.pth")) == (
         f"model.weights={tmp_path}/seven.pth does not fit model.name=pocket_vit: its head.weight is of shape "
-        "(7, 16), and the model's of (10, 16)"
+        "(7, 16), and the model's of (10, 16); model.new_head=true starts a new one"
     )
     assert refused(composed("router=dense", "model.weights=pretrained")) == (
         "model.weights=pretrained fails for model.name=pocket_vit: No pretrained weights exist for "

@@ -299,3 +299,19 @@ def test_a_gradient_that_is_not_finite_names_where_the_backward_pass_first_met_i
     text = "the norm of the gradient is nan at step 1: that of first.bias is not finite"
     with pytest.raises(DivergedError, match=exactly(text)):
         step(Root(), torch.ones(2, 3, 2, 2), torch.tensor([0, 1]))
+
+
+def test_fp16_that_overflows_at_any_scale_has_diverged() -> None:
+    model = Flat()
+    model.head.weight.register_hook(lambda grad: grad * math.inf)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-13)
+    take = training_step(model, torch.optim.SGD(model.parameters(), lr=0.1), scaler=scaler)
+    images, labels = torch.ones(2, 3, 2, 2), torch.tensor([0, 1])
+    take(images, labels, 0)
+    take(images, labels, 1)
+    text = (
+        "the gradient overflows at step 3 however small the scale of precision=fp16 is: take bf16, or a "
+        "smaller optim.lr"
+    )
+    with pytest.raises(DivergedError, match=exactly(text)):
+        take(images, labels, 2)

@@ -85,6 +85,7 @@ def trained(
         "eval_every": 2,
         "log_every_steps": 2,
         "checkpoints": GivenSteps(),
+        "evaluate": lambda: evaluation,
         **changes,
     }
     scheduler = make_scheduler(
@@ -114,7 +115,6 @@ def trained(
         batches,
         scheduler,
         Progress() if progress is None else progress,
-        evaluate=lambda: evaluation,
         log=rows.append,
         **settings,
     )
@@ -202,3 +202,30 @@ def test_checkpoints_are_saved_when_they_are_due() -> None:
 def test_a_test_loss_that_is_not_finite_ends_training() -> None:
     with pytest.raises(DivergedError, match=exactly("the test loss is nan at step 6")):
         trained(Flat(), Batches(3), metrics={"test/top1": 0.1, "test/loss": math.nan})
+
+
+def test_the_best_by_minival_is_saved_with_its_epoch_and_the_first_of_equals_stays() -> None:
+    checkpoints, progress = GivenSteps(), Progress()
+    accuracies = iter((0.25, 0.5, 0.5, 0.375))
+
+    def evaluate() -> Evaluation:
+        metrics = {"test/top1": 0.9, "test/loss": 1.0, "minival/top1": next(accuracies)}
+        return Evaluation(metrics, np.array([True]), {})
+
+    trained(
+        Flat(),
+        Batches(2),
+        progress=progress,
+        epochs=4,
+        eval_every=1,
+        checkpoints=checkpoints,
+        evaluate=evaluate,
+    )
+    assert checkpoints.saved == [(2, 1), (4, 2)]
+    assert (progress.best_step, progress.best_top1) == (4, 0.5)
+
+
+def test_without_a_minival_nothing_is_chosen_by_the_test_set() -> None:
+    checkpoints, progress = GivenSteps(), Progress()
+    trained(Flat(), Batches(2), progress=progress, checkpoints=checkpoints)
+    assert (checkpoints.saved, progress.best_step) == ([], 0)

@@ -130,7 +130,8 @@ def vit() -> dict[str, Tensor]:
         (lambda w: w.pop("blocks.0.attn.qkv.weight"), "it has no blocks.0.attn.qkv.weight"),
         (
             lambda w: w.update({"head.weight": torch.zeros(7, 64)}),
-            "its head.weight is of shape (7, 64), and the model's of (10, 64)",
+            "its head.weight is of shape (7, 64), and the model's of (10, 64); model.new_head=true "
+            "starts a new one",
         ),
         (
             lambda w: w.update({"blocks.1.norm1.bias": torch.zeros(64)}),
