@@ -109,6 +109,7 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     _wait_for_all()
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}  # safetensors knows no other
     with _one_process_is_fine():
         dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True))
     if _rank() == 0:

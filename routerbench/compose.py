@@ -16,6 +16,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from routerbench.checks import did_you_mean
 from routerbench.config import conf_dir, register_schema
 
+# Where a key that no file has is passed on to what it configures.
+FREE = ("model.arguments.", "optim.arguments.", "optim.schedule_arguments.", "hydra.")
+
 
 def cells(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> list[DictConfig]:
     """Compose every configuration that Hydra would run, with the same parser and sweeper.
@@ -74,7 +77,7 @@ def _refuse_new_keys(overrides: Sequence[Override], config_dir: str | None) -> N
     for override in overrides:
         key = override.key_or_group
         chooses = loader.get_group_options(key) or (config_dir and Path(config_dir, key).is_dir())
-        if override.is_add() and not chooses and not f"{key}.".startswith(("model.arguments.", "hydra.")):
+        if override.is_add() and not chooses and not f"{key}.".startswith(FREE):
             raise ValueError(f"{override.input_line}: {key} is not a setting")
 
 

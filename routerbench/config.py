@@ -1,5 +1,6 @@
 """The schema of a configuration, and what is refused before anything is built."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,23 @@ NOT_NEGATIVE = (
     "seed",
     "model.drop_path_rate",
     "optim.weight_decay",
-    "optim.warmup_epochs",
     "optim.warmup_lr",
     "optim.min_lr",
+    "mix.mixup_alpha",
+    "mix.cutmix_alpha",
+    "mix.probability",
+    "mix.switch_probability",
     "runtime.workers",
     "runtime.decoded_cache_gib",
+)
+NOT_NEGATIVE_OR_NULL = (
+    "optim.expert_weight_decay",
+    "optim.head_weight_decay",
+    "optim.layer_decay",
+    "ema.decay",
+    "mix.off_epoch",
+    "optim.warmup_epochs",
+    "optim.warmup_steps",
 )
 
 
@@ -45,19 +58,66 @@ class Optim:
     """Optimizer and schedule, by timm's names."""
 
     name: str = MISSING
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Of this optimizer alone, such as `betas`."""
     lr: float = MISSING
     weight_decay: float = MISSING
     """Of all parameters but norms, biases, positions and class token."""
     expert_weight_decay: float | None = MISSING
     """Of the weight matrices of experts; null: as the others."""
+    head_weight_decay: float | None = MISSING
+    """Of the weight matrix of the classifier; null: as the others."""
+    layer_decay: float | None = MISSING
+    """Learning rate of a block over that of the next."""
     clip_grad: float | None = MISSING
     """Largest global norm of the gradient."""
     accumulation_steps: int = MISSING
     """Parts of a batch that go through the model one after the other, for one step."""
     schedule: str = MISSING
-    warmup_epochs: int = MISSING
+    schedule_arguments: dict[str, Any] = field(default_factory=dict)
+    """Of this schedule alone, such as `decay_rate`."""
+    warmup_epochs: int | None = MISSING
+    warmup_steps: int | None = MISSING
+    """Instead of epochs."""
     warmup_lr: float = MISSING
     min_lr: float = MISSING
+
+
+@dataclass
+class Loss:
+    """The loss of the task (`routerbench.task_loss`)."""
+
+    name: str = MISSING
+    """softmax; sigmoid: summed over classes; sigmoid_mean: averaged over them."""
+    label_smoothing: float = MISSING
+    target_threshold: float | None = MISSING
+    """Sigmoid targets above it count as 1, others as 0."""
+
+
+@dataclass
+class Mix:
+    """Mixup and CutMix of neighbours in a batch (`routerbench.mixing`); none where both alphas are 0."""
+
+    mixup_alpha: float = MISSING
+    cutmix_alpha: float = MISSING
+    probability: float = MISSING
+    """Of a step to mix at all."""
+    switch_probability: float = MISSING
+    """Of CutMix, where there is Mixup too."""
+    off_epoch: int | None = MISSING
+    """The first epoch, counted from 0, without it."""
+
+
+@dataclass
+class Ema:
+    """The running average of the weights, evaluated beside them."""
+
+    decay: float | None = MISSING
+    """Share that the average keeps in a step; null: there is no average."""
+    warmup: bool = MISSING
+    """Whether the decay grows to that, as timm's does."""
+    ranked: bool = MISSING
+    """Whether `test/...` is of the average, and `raw/test/...` of the weights, or the other way round."""
 
 
 @dataclass
@@ -76,6 +136,12 @@ class Runtime:
     """CPU threads of torch; null: its own choice, which is all cores."""
     backend: str = MISSING
     """How MoE layers are computed: bmm, loop, grouped, one_hot; auto: the fastest here, by measurement."""
+    compile: bool = MISSING
+    """Whether torch.compile makes one program of the model."""
+    channels_last: bool = MISSING
+    """Whether convolutions keep the channels of a pixel side by side."""
+    activation_checkpointing: bool = MISSING
+    """Whether blocks are computed again in the backward pass, instead of kept."""
     deterministic: bool = MISSING
     """Whether a GPU may use nothing whose results differ from run to run; a CPU never does."""
     wandb: str = MISSING
@@ -126,6 +192,9 @@ class Config:
     """fp32, bf16 or fp16 autocast."""
     eval_every: int = MISSING
     """Epochs between evaluations; the last epoch is always evaluated."""
+    loss: Loss = MISSING
+    mix: Mix = MISSING
+    ema: Ema = MISSING
     runtime: Runtime = MISSING
 
 
@@ -163,7 +232,7 @@ def check(config: DictConfig) -> None:
     if not is_dense(config):
         check_flag("extra_skip", config.extra_skip)
         _check_start(config.expert_init, config.model.weights)
-    if config.optim.warmup_epochs > config.epochs:
+    if (config.optim.warmup_epochs or 0) > config.epochs:
         raise ValueError(
             f"optim.warmup_epochs={config.optim.warmup_epochs} is more than epochs={config.epochs}: "
             "give at most that"
@@ -171,9 +240,14 @@ def check(config: DictConfig) -> None:
 
 
 def can_part(config: DictConfig, num_parts: int) -> bool:
-    """Whether a batch can go through the model in so many equal parts, each of whole routing groups."""
+    """Whether a batch has so many equal parts, of whole routing groups and of pairs to be mixed."""
     group = config.group if isinstance(config.group, int) and not is_dense(config) else 1
-    return config.batch_size % (num_parts * group) == 0
+    return config.batch_size % (num_parts * math.lcm(group, 2 if mixes(config) else 1)) == 0
+
+
+def mixes(config: DictConfig) -> bool:
+    """Whether the images of a batch are mixed."""
+    return bool(config.mix.mixup_alpha or config.mix.cutmix_alpha)
 
 
 def _check_parts(config: DictConfig) -> None:
@@ -183,6 +257,11 @@ def _check_parts(config: DictConfig) -> None:
         raise ValueError(
             f"optim.accumulation_steps={parts} does not divide the batch: batch_size={batch_size} "
             "is no multiple of it"
+        )
+    if mixes(config) and batch_size // parts % 2:
+        raise ValueError(
+            f"batch_size={batch_size} / optim.accumulation_steps={parts} is odd, and mix takes two images "
+            "at a time: give an even number"
         )
     if isinstance(group, int) and group > 0 and not can_part(config, parts):
         of_part = f" / optim.accumulation_steps={parts}" if parts > 1 else ""
@@ -221,10 +300,16 @@ def _check_ranges(config: DictConfig) -> None:
     check_positive("optim.lr", config.optim.lr)
     if config.seed > MAX_SEED:
         raise ValueError(f"seed={config.seed} is more than {MAX_SEED}: give at most that")
+    for key in ("mix.probability", "mix.switch_probability"):
+        if OmegaConf.select(config, key) > 1:
+            raise ValueError(f"{key}={OmegaConf.select(config, key)} must be a number from 0 to 1")
+    if config.ema.decay is not None and config.ema.decay >= 1:
+        raise ValueError(f"ema.decay={config.ema.decay} must be a number below 1")
     if config.model.drop_path_rate >= 1:
         raise ValueError(f"model.drop_path_rate={config.model.drop_path_rate} must be a number below 1")
-    if config.optim.expert_weight_decay is not None:
-        check_not_negative("optim.expert_weight_decay", config.optim.expert_weight_decay)
+    for key in NOT_NEGATIVE_OR_NULL:
+        if OmegaConf.select(config, key) is not None:
+            check_not_negative(key, OmegaConf.select(config, key))
     if config.optim.clip_grad is not None:
         check_positive("optim.clip_grad", config.optim.clip_grad)
     for key in ("runtime.threads", "runtime.checkpoint_every_steps"):

@@ -1,11 +1,12 @@
 """Evaluation: a model over a whole test set."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -30,7 +31,11 @@ class Evaluation:
 
 @torch.no_grad()  # in inference mode autocast keeps no copies of weights
 def evaluate(
-    model: nn.Module, batches: Iterable[Batch], device: torch.device, autocast: torch.autocast
+    model: nn.Module,
+    batches: Iterable[Batch],
+    device: torch.device,
+    autocast: torch.autocast,
+    task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> Evaluation:
     """Accuracy, loss and routing over every image of `batches`, at the capacity of evaluation."""
     training = model.training
@@ -50,11 +55,25 @@ def evaluate(
                 _add(sums, name, RoutingSums.of(layer.routing))
                 _add(maps, name, RoutingMaps.of(layer.routing.plan, labels[-1], logits[-1].shape[1]))
     model.train(training)
-    metrics, correct = classification_metrics(torch.cat(logits), torch.cat(labels))
+    metrics, correct = classification_metrics(torch.cat(logits), torch.cat(labels), task_loss)
     test = {f"test/{name}": value for name, value in metrics.items()}
     routing = routing_metrics({name: sums[name].metrics() | maps[name].metrics() for name in layers})
     arrays = {f"{name}/{map_}": array for name in maps for map_, array in maps[name].arrays().items()}
     return Evaluation(test | routing, correct.cpu().numpy(), arrays)
+
+
+def evaluate_ranked(
+    evaluate_model: Callable[[nn.Module], Evaluation], models: Mapping[str, nn.Module], ranked: str
+) -> Evaluation:
+    """The evaluation of the model `ranked`, and beside it as `<name>/test/...` the metrics of the others."""
+    evaluations = {name: evaluate_model(model) for name, model in models.items()}
+    beside = {
+        f"{name}/{metric}": value
+        for name, evaluation in evaluations.items()
+        for metric, value in evaluation.metrics.items()
+        if name != ranked and metric.startswith("test/")
+    }
+    return replace(evaluations[ranked], metrics=evaluations[ranked].metrics | beside)
 
 
 def weights_cast_once(device: torch.device) -> torch.autocast:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from timm.utils import ModelEmaV3
 from timm.utils.random import random_seed
 from torch import nn
 
@@ -27,16 +27,20 @@ from routerbench.checkpoint import RunCheckpoints
 from routerbench.config import can_part
 from routerbench.costs import MemoryMeter, static_costs
 from routerbench.data.image_files import CorruptImageError
-from routerbench.evaluate import evaluate
+from routerbench.evaluate import Evaluation, evaluate, evaluate_ranked
 from routerbench.identity import group_id, identity, run_id
 from routerbench.moe.surgery import moe_layers, take_shape
 from routerbench.parts import (
     Data,
+    checkpoint_activations,
     choose_device,
     load_data,
     load_weights,
+    mix,
     optimizer_and_scheduler,
     start,
+    task_loss,
+    test_loss,
 )
 from routerbench.progress import display
 from routerbench.provenance import device_name, provenance
@@ -45,7 +49,7 @@ from routerbench.state import State
 from routerbench.step import DivergedError, TrainingStep
 from routerbench.tracking import mirror
 from routerbench.train import Row, train
-from routerbench.weights import FILE_NAME, Weights, write_weights
+from routerbench.weights import FILES, Weights, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +142,7 @@ def _clear(folder: Path) -> None:
         record = None
     if record is not None and record["status"] == "diverged":  # it would again
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    for earlier in ("record.json", "correct.npy", "routing.npz", FILE_NAME):
+    for earlier in ("record.json", "correct.npy", "routing.npz", *FILES.values()):
         (folder / earlier).unlink(missing_ok=True)
 
 
@@ -210,13 +214,24 @@ def _measure(
     attention = choose_attention(model, device, PRECISIONS[config.precision])
     backend = _backend(config, model, device, autocast)
     memory.forget()  # what the measurement of backends took
+    if config.runtime.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if config.runtime.activation_checkpointing:
+        checkpoint_activations(model, config.model.name)
     optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
+    ema = None
+    if config.ema.decay is not None:
+        ema = ModelEmaV3(model, decay=config.ema.decay, use_warmup=config.ema.warmup)
+    models = {"raw": model} if ema is None else {"raw": model, "ema": ema.module}
+    ranked = "ema" if ema is not None and config.ema.ranked else "raw"
+    if config.runtime.compile:
+        model.compile()
     random_seed(config.seed + TRAINING_SEED_OFFSET)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     checkpoints = RunCheckpoints(
         folder / "checkpoint",
         folder / "metrics.jsonl",
-        State(model, optimizer, scaler, None, device),
+        State(model, optimizer, scaler, ema, device),
         warned,
         every_steps=config.runtime.checkpoint_every_steps,
         every_minutes=config.runtime.checkpoint_every_minutes,
@@ -226,14 +241,19 @@ def _measure(
     progress = checkpoints.restore()
     if progress.restarts:
         logger.warning("going on from step %d, restart %d", progress.step, progress.restarts)
+
+    def evaluate_model(model: nn.Module) -> Evaluation:
+        batches = checkpoints.watched(data.test.epoch(0), progress)
+        return evaluate(model, batches, device, autocast, test_loss(config))
+
     evaluation = train(
         TrainingStep(
             model,
             list(moe_layers(model).values()),
             optimizer,
-            F.cross_entropy,
-            mix=None,
-            ema=None,
+            task_loss(config),
+            mix=mix(config, data.num_classes, len(data.train)),
+            ema=ema,
             accumulation_steps=accumulation_steps,
             clip_grad=config.optim.clip_grad,
             autocast=autocast,
@@ -244,7 +264,7 @@ def _measure(
         scheduler,
         progress,
         epochs=config.epochs,
-        evaluate=lambda: evaluate(model, checkpoints.watched(data.test.epoch(0), progress), device, autocast),
+        evaluate=partial(evaluate_ranked, evaluate_model, models, ranked),
         eval_every=config.eval_every,
         log=log,
         log_every_steps=config.runtime.log_every_steps,
@@ -259,8 +279,11 @@ def _measure(
         "peak_memory_gib": None if peak is None else max(peak, progress.peak_memory_gib),
     }
     write_weights(folder, model)
+    if ema is not None:
+        write_weights(folder, ema.module, "ema")
     return {
         "metrics": evaluation.metrics,
+        "evaluation": {"weights": ranked},
         "cost": asdict(costs) | measured,
         "placement_blocks": blocks,
         "ran": {

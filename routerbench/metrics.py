@@ -1,7 +1,7 @@
 """Metrics: what was predicted and what the routers did, in the same words for every router."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,9 +109,11 @@ def routing_metrics(by_layer: Mapping[str, Metrics]) -> Metrics:
 
 
 def classification_metrics(
-    logits: Float[Tensor, "N classes"], labels: Int[Tensor, "N"]
+    logits: Float[Tensor, "N classes"],
+    labels: Int[Tensor, "N"],
+    task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> tuple[Metrics, Bool[Tensor, "N"]]:
-    """Top-1, top-5 and balanced accuracy in [0, 1], cross-entropy; and which images were right at once.
+    """Top-1, top-5 and balanced accuracy in [0, 1], the task's loss; and which images were right at once.
 
     Balanced accuracy is the mean over the classes that occur. With five classes or fewer top-5 is 1.
     """
@@ -127,7 +129,7 @@ def classification_metrics(
         "top1": float(correct.double().mean()),
         "top5": float((rank < 5).double().mean()),
         "balanced": _balanced(correct.cpu().numpy(), labels.cpu().numpy()),
-        "loss": float(F.cross_entropy(logits, labels)),
+        "loss": float(task_loss(logits, labels)),
     }
     return metrics, correct
 

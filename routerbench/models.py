@@ -70,6 +70,10 @@ class IsotropicConvNeXt(nn.Module):
         """The last layer."""
         return self.head
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The layers in their order, as timm asks for them."""
+        return {"stem": r"^stem", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
+
 
 @register_model
 def pocket_vit(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:

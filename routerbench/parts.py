@@ -9,6 +9,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from timm.data.mixup import Mixup
 from timm.layers import to_2tuple
 from timm.scheduler.scheduler import Scheduler
 from timm.utils.random import random_seed
@@ -16,14 +17,18 @@ from torch import nn
 
 from routerbench.build import build_backbone, configured_router
 from routerbench.checks import check_one_of
-from routerbench.config import check, is_dense
+from routerbench.config import check, is_dense, mixes
 from routerbench.data.loaders import Loader, test_loader, train_loader
 from routerbench.data.sources import Source
+from routerbench.mixing import NeighbourMix
 from routerbench.moe.backends import BACKENDS, why_not
 from routerbench.moe.experts import Experts, check_options
 from routerbench.moe.router import Router
 from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, moe_layers, place, replace_mlps, take_shape
-from routerbench.optim import make_optimizer, make_scheduler
+from routerbench.optim import make_optimizer
+from routerbench.schedules import make_scheduler
+from routerbench.step import TaskLoss
+from routerbench.task_loss import make_task_loss
 from routerbench.weights import (
     RESIZE,
     Weights,
@@ -33,6 +38,9 @@ from routerbench.weights import (
     with_new_head,
     with_positions_of,
 )
+
+# Of an epoch, before the data say how many.
+MANY_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -55,10 +63,13 @@ def verify(config: DictConfig) -> None:
     device = choose_device(config.runtime.device)
     check_one_of("runtime.backend", config.runtime.backend, ("auto", *BACKENDS))
     _made("augment", config.augment)
+    task_loss(config)
     with torch.device("meta"):
         backbone = build_model(config, num_classes=2)
     _check_images_fit(backbone, config.model.name, config.data.image_size)
-    optimizer_and_scheduler(backbone, config.optim, config.epochs, steps_per_epoch=2)
+    optimizer_and_scheduler(backbone, config.optim, config.epochs, MANY_STEPS)
+    if config.runtime.activation_checkpointing:
+        checkpoint_activations(backbone, config.model.name)
     if not is_dense(config) and not mlp_blocks(backbone):
         raise ValueError(
             f"model.name={config.model.name} has no block with an MLP to replace: take a ViT, a ConvNeXt, "
@@ -210,6 +221,7 @@ def load_data(config: DictConfig) -> Data:
     }
     augment = _made("augment", config.augment)
     training = train_loader(source.train, augment=augment, seed=config.seed, **shared)
+    _scheduler(torch.optim.SGD([torch.zeros(1)], lr=1.0), config.optim, config.epochs, len(training))
     return Data(training, test_loader(source.test, **shared), len(source.class_names))
 
 
@@ -250,23 +262,79 @@ def optimizer_and_scheduler(
     model: nn.Module, optim: DictConfig, epochs: int, steps_per_epoch: int
 ) -> tuple[torch.optim.Optimizer, Scheduler]:
     """The configured optimizer of the model and its schedule over all steps."""
+    arguments: Any = OmegaConf.to_container(optim.arguments)
     optimizer = make_optimizer(
         model,
         name=optim.name,
         lr=optim.lr,
         weight_decay=optim.weight_decay,
         expert_weight_decay=optim.expert_weight_decay,
+        head_weight_decay=optim.head_weight_decay,
+        layer_decay=optim.layer_decay,
+        arguments=arguments,
     )
-    scheduler = make_scheduler(
+    return optimizer, _scheduler(optimizer, optim, epochs, steps_per_epoch)
+
+
+def task_loss(config: DictConfig) -> TaskLoss:
+    """The configured loss."""
+    return make_task_loss(
+        config.loss.name,
+        label_smoothing=config.loss.label_smoothing,
+        target_threshold=config.loss.target_threshold,
+    )
+
+
+def test_loss(config: DictConfig) -> TaskLoss:
+    """The same of classes, as they are: with neither label smoothing nor a threshold."""
+    return make_task_loss(config.loss.name, label_smoothing=0.0, target_threshold=None)
+
+
+def mix(config: DictConfig, num_classes: int, steps_per_epoch: int) -> NeighbourMix | None:
+    """How the images of a batch are mixed, if they are."""
+    if not mixes(config):
+        return None
+    off = config.mix.off_epoch
+    return NeighbourMix(
+        Mixup(
+            mixup_alpha=config.mix.mixup_alpha,
+            cutmix_alpha=config.mix.cutmix_alpha,
+            prob=config.mix.probability,
+            switch_prob=config.mix.switch_probability,
+            label_smoothing=0.0,  # the loss does that
+            num_classes=num_classes,
+        ),
+        config.seed,
+        None if off is None else off * steps_per_epoch,
+    )
+
+
+def checkpoint_activations(model: nn.Module, name: str) -> None:
+    """Have the blocks computed again in the backward pass; raises ValueError where timm cannot."""
+    described: Any = model
+    try:
+        described.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:
+        raise ValueError(
+            f"runtime.activation_checkpointing=true is not for model.name={name}: say false"
+        ) from error
+
+
+def _scheduler(
+    optimizer: torch.optim.Optimizer, optim: DictConfig, epochs: int, steps_per_epoch: int
+) -> Scheduler:
+    arguments: Any = OmegaConf.to_container(optim.schedule_arguments)
+    return make_scheduler(
         optimizer,
         schedule=optim.schedule,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         warmup_epochs=optim.warmup_epochs,
+        warmup_steps=optim.warmup_steps,
         warmup_lr=optim.warmup_lr,
         min_lr=optim.min_lr,
+        arguments=arguments,
     )
-    return optimizer, scheduler
 
 
 def _check_images_fit(model: nn.Module, name: str, image_size: int) -> None:

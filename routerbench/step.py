@@ -75,7 +75,7 @@ class TrainingStep:
         for layer in self.layers:
             layer.router.after_step()
         if self.ema is not None:
-            self.ema.update(self.model, step=number)
+            self.ema.update(self.model, step=number + 1)  # timm's first step is 1
         return StepResult(losses, norm)
 
     def _backward(self, images: Images, targets: Targets) -> dict[str, Tensor]:
@@ -138,7 +138,7 @@ def _first_spoilt_layer(model: nn.Module, images: Images, autocast: torch.autoca
     hooks = [look(name, module) for name, module in model.named_modules() if name]
     try:
         with autocast:
-            model(images)
+            model.forward(images)  # not as it may be compiled, where no hook is called
     finally:
         for hook in hooks:
             hook.remove()

@@ -132,11 +132,11 @@ def misfit(model: nn.Module, weights: Weights) -> str | None:
     return f"it has {unexpected}, and the model has not" if unexpected else None
 
 
-def write_weights(folder: Path, model: nn.Module) -> None:
-    """Write the weights of a model to the folder of its run, whole or not at all."""
+def write_weights(folder: Path, model: nn.Module, kind: str = "raw") -> None:
+    """Write the weights of a model to the folder of its run, those of a kind, whole or not at all."""
     # Each on its own: safetensors refuses tensors that share memory.
     weights = {key: value.cpu().clone().contiguous() for key, value in model.state_dict().items()}
-    with replaced(folder / FILE_NAME) as path:
+    with replaced(folder / FILES[kind]) as path:
         save_file(weights, path, metadata={"format": "pt"})
 
 

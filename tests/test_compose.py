@@ -12,13 +12,14 @@ from routerbench.compose import cells
 from routerbench.config import conf_dir
 
 OPTIM_HAS = (
-    "optim has: name, lr, weight_decay, expert_weight_decay, clip_grad, accumulation_steps, schedule, "
-    "warmup_epochs, warmup_lr, min_lr"
+    "optim has: name, arguments, lr, weight_decay, expert_weight_decay, head_weight_decay, layer_decay, "
+    "clip_grad, accumulation_steps, schedule, schedule_arguments, warmup_epochs, warmup_steps, warmup_lr, "
+    "min_lr"
 )
 SETTINGS = (
     "settings are: router, model, placement, num_experts, capacity_factor, group, expert_init, "
     "expert_mlp_ratio, expert_dropout, extra_skip, seed, data, augment, epochs, batch_size, optim, "
-    "precision, eval_every, runtime"
+    "precision, eval_every, loss, mix, ema, runtime"
 )
 ROUTERS = ", ".join(sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml")))
 SOFT_HAS = (
@@ -93,7 +94,7 @@ def test_a_configuration_is_without_hydra_and_whole() -> None:
     [
         (["router=sofd"], f"router=sofd is not one of: {ROUTERS} (did you mean soft?)"),
         (["router=zzz"], f"router=zzz is not one of: {ROUTERS}"),
-        (["optim=sgd"], "optim=sgd is not one of: adamw"),
+        (["optim=adamm"], "optim=adamm is not one of: adamw, lamb, sgd (did you mean adamw?)"),
         (["+sweep=router"], "sweep=router is not one of: placements, routers (did you mean routers?)"),
         (["epoch=3"], f"epoch=3 is not a setting (did you mean epochs?); {SETTINGS}"),
         (["optim.lrr=1"], f"optim.lrr=1 is not a setting (did you mean lr?); {OPTIM_HAS}"),

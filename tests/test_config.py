@@ -89,6 +89,17 @@ NO_PLACE = "is neither a name nor a list of blocks"
             "expert_init=shared with model.weights=a.pth would be upcycling: say expert_init=upcycle, or "
             "independent; null takes the experts of an MoE run",
         ),
+        (["mix.mixup_alpha=-1"], f"mix.mixup_alpha=-1.0 {NOT_NEGATIVE}"),
+        (["mix.probability=1.5"], "mix.probability=1.5 must be a number from 0 to 1"),
+        (["mix.off_epoch=-1"], f"mix.off_epoch=-1 {NOT_NEGATIVE}"),
+        (
+            ["mix.cutmix_alpha=1", "batch_size=12", "optim.accumulation_steps=4"],
+            "batch_size=12 / optim.accumulation_steps=4 is odd, and mix takes two images at a time: give an "
+            "even number",
+        ),
+        (["ema.decay=1"], "ema.decay=1.0 must be a number below 1"),
+        (["ema.decay=-0.5"], f"ema.decay=-0.5 {NOT_NEGATIVE}"),
+        (["optim.layer_decay=-0.5"], f"optim.layer_decay=-0.5 {NOT_NEGATIVE}"),
         (["data.mean=abc"], f"data.mean=abc {COLOURS}"),
         (["data.std=[1]"], f"data.std=[1] {COLOURS}"),
         (["data.std=[1,1,a]"], "data.std=a must be a number above 0"),
@@ -106,6 +117,7 @@ def test_a_setting_out_of_range_is_refused(words: list[str], text: str) -> None:
     [
         ["optim.clip_grad=null", "runtime.threads=2", "optim.warmup_epochs=0", "optim.weight_decay=0"],
         ["group=8"],
+        ["mix.mixup_alpha=0.2", "optim.accumulation_steps=32", "ema.decay=0.999"],
         ["group=64", "optim.warmup_epochs=5"],
         ["router=dense", "group=7"],
         ["data=folder", "data.path=/d"],

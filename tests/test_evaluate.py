@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from routerbench.build import build_backbone, build_router, sparsify
-from routerbench.evaluate import Batch, evaluate
+from routerbench.evaluate import Batch, Evaluation, evaluate, evaluate_ranked
 from routerbench.moe.experts import Experts
 from routerbench.moe.layer import MoE
 
@@ -127,3 +127,20 @@ def test_weights_that_have_changed_are_cast_anew() -> None:
         with torch.no_grad():
             model.get_parameter("head.bias").add_(torch.arange(10.0))
     assert losses[0] != losses[1]
+
+
+def test_the_other_weights_stand_beside_the_ranked_ones() -> None:
+    def found(model: nn.Module) -> Evaluation:
+        size = float(sum(parameter.numel() for parameter in model.parameters()))
+        return Evaluation({"test/top1": size, "routing/entropy": size}, np.array([size > 3]), {})
+
+    models = {"raw": nn.Linear(1, 1), "ema": nn.Linear(2, 2)}
+    ranked = evaluate_ranked(found, models, "ema")
+    assert ranked.metrics == {"test/top1": 6.0, "routing/entropy": 6.0, "raw/test/top1": 2.0}
+    assert ranked.correct.tolist() == [True]
+    assert evaluate_ranked(found, models, "raw").metrics == {
+        "test/top1": 2.0,
+        "routing/entropy": 2.0,
+        "ema/test/top1": 6.0,
+    }
+    assert evaluate_ranked(found, {"raw": models["raw"]}, "raw") == found(models["raw"])

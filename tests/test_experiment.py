@@ -188,6 +188,105 @@ def test_low_precision_trains_and_evaluates(composed: Compose, precision: str) -
     assert record_of(config)["provenance"]["attention"] == "plain"
 
 
+def test_the_running_average_is_ranked_and_the_weights_stand_beside_it(composed: Compose) -> None:
+    words = ("router=sigmoid_bias", "ema.decay=0.9", "mix.mixup_alpha=0.2", "optim.lr=0.01")
+    config = composed(*words)
+    assert run(config)[0] == "done"
+    record, folder = record_of(config), folder_of(config)
+    assert record["evaluation"] == {"weights": "ema"}
+    metrics = record["metrics"]
+    assert metrics["test/top1"] == pytest.approx(np.load(folder / "correct.npy").mean())
+    assert {name for name in metrics if name.startswith("raw/")} == {
+        f"raw/test/{name}" for name in ("top1", "top5", "balanced", "loss")
+    }
+    raw, ema = (read_weights(folder / f"{name}.safetensors") for name in ("weights", "weights_ema"))
+    assert raw.keys() == ema.keys()
+    different = {name for name in raw if not torch.equal(raw[name], ema[name])}
+    experts = {f"blocks.1.mlp.experts.{name}" for name in ("w1", "b1", "w2", "b2")}
+    assert {*experts, "blocks.1.mlp.router.bias", "head.weight"} <= different
+
+    other = composed(*words, "ema.ranked=false")
+    assert run(other)[0] == "done"
+    assert record_of(other)["evaluation"] == {"weights": "raw"}
+    of_raw = {name: metrics[f"raw/{name}"] for name in ("test/top1", "test/loss")}
+    of_ema = {f"ema/{name}": metrics[name] for name in ("test/top1", "test/loss")}
+    assert of_raw.items() <= record_of(other)["metrics"].items()
+    assert of_ema.items() <= record_of(other)["metrics"].items()
+
+
+def test_an_average_changes_nothing_of_the_training(composed: Compose) -> None:
+    plain, averaged = composed("router=token_choice"), composed("router=token_choice", "ema.decay=0.99")
+    for config in (plain, averaged):
+        run(config)
+    expected, found = record_of(plain), record_of(averaged)
+    assert expected["evaluation"] == {"weights": "raw"}
+    assert found["metrics"]["raw/test/loss"] == expected["metrics"]["test/loss"]
+    assert found["metrics"]["raw/test/top1"] == expected["metrics"]["test/top1"]
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "sigmoid_mean"])
+def test_sigmoid_losses_train_and_are_that_of_the_test(composed: Compose, loss: str) -> None:
+    config = composed("router=soft", f"loss.name={loss}", "loss.label_smoothing=0.1", "mix.cutmix_alpha=1")
+    assert run(config)[0] == "done"
+    at_random = 0.7 * (10 if loss == "sigmoid" else 1)
+    assert 0 < record_of(config)["metrics"]["test/loss"] < at_random
+
+
+@pytest.mark.parametrize("router", ["token_choice", "sigmoid_bias"])
+@pytest.mark.parametrize("model", ["vit", "convnext"])
+def test_checkpointed_activations_and_channels_last_train_the_same(
+    composed: Compose, tmp_path: Path, model: str, router: str
+) -> None:
+    words = [f"router={router}", "runtime.log_every_steps=1"]
+    if model == "convnext":
+        without = (f"~model.arguments.{name}" for name in ("depth", "embed_dim", "num_heads"))
+        size = ("+model.arguments.depths=[1,1,1,1]", "+model.arguments.dims=[8,8,16,16]")
+        words += ["model=pocket_convnext", "placement=stage", "runtime.backend=bmm", *without, *size]
+    switched = [f"runtime.{name}=true" for name in ("activation_checkpointing", "channels_last")]
+    plain = composed(*words)
+    changed = composed(*words, *switched, f"runtime.results={tmp_path}/changed")
+    for config in (plain, changed):
+        assert run(config)[0] == "done"
+    losses = [
+        [row["train/loss"] for row in rows_of(config) if "train/loss" in row] for config in (plain, changed)
+    ]
+    assert losses[1][:4] == pytest.approx(losses[0][:4], rel=1e-4)
+
+
+def test_activation_checkpointing_is_refused_where_timm_has_none(composed: Compose) -> None:
+    config = cells(["model=pocket_convnext_iso", "runtime.activation_checkpointing=true"], None, False)[0]
+    with pytest.raises(
+        ValueError, match=r"^runtime\.activation_checkpointing=true is not for .*: say false$"
+    ):
+        parts.verify(config)
+
+
+def test_an_interrupted_run_goes_on_with_its_average_and_its_mixing(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["router=token_choice", "ema.decay=0.9", "mix.mixup_alpha=0.2", "mix.cutmix_alpha=1"]
+    words += ["runtime.checkpoint_every_steps=9", "optim.name=lamb", "optim.layer_decay=0.7", "epochs=2"]
+    words += ["runtime.channels_last=true", "optim.accumulation_steps=2", "mix.off_epoch=1"]
+    whole, cut = composed(*words), composed(*words, f"runtime.results={tmp_path}/cut")
+    assert run(whole)[0] == "done"
+    take = TrainingStep.__call__
+
+    def interrupt(step: TrainingStep, images: Tensor, labels: Tensor, number: int) -> Any:
+        if number == 31:
+            raise KeyboardInterrupt
+        return take(step, images, labels, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingStep, "__call__", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(cut)
+    assert run(cut)[0] == "done"
+    assert record_of(cut)["provenance"]["restarts"] == 1
+    assert record_of(cut)["metrics"] == record_of(whole)["metrics"]
+    for name in ("weights.safetensors", "weights_ema.safetensors"):
+        assert (folder_of(cut) / name).read_bytes() == (folder_of(whole) / name).read_bytes()
+
+
 @pytest.mark.parametrize(("threads", "said"), [(2, "2 threads"), (1, "1 thread")])
 def test_the_record_says_how_many_threads_the_run_had(
     composed: Compose, monkeypatch: pytest.MonkeyPatch, threads: int, said: str

@@ -1,14 +1,19 @@
 """What decays and what does not; the learning rate by hand."""
 
+import copy
 import math
+import re
+from typing import Any
 
 import pytest
 import torch
+from timm.optim import list_optimizers
 from torch import nn
 
 from routerbench.build import build_backbone, sparsify
 from routerbench.moe.surgery import take_shape
-from routerbench.optim import make_optimizer, make_scheduler
+from routerbench.optim import make_optimizer
+from routerbench.schedules import make_scheduler
 
 TINY = {"depth": 1, "embed_dim": 8, "num_heads": 2}
 
@@ -142,3 +147,147 @@ def test_the_kernel_takes_the_step_of_adamw() -> None:
             model(x).square().sum().backward()
             optimizer.step()
     torch.testing.assert_close(dict(fused.state_dict()), dict(plain.state_dict()))
+
+
+def decay_and_rate(model: nn.Module, **changes: Any) -> dict[str, tuple[float, float]]:
+    """The decay and the share of the learning rate of every parameter by name; each is in one group."""
+    settings: dict[str, Any] = {"name": "adamw", "lr": 0.1, "weight_decay": 0.05, **changes}
+    groups = make_optimizer(model, **settings).param_groups
+    of = {
+        id(p): (group["weight_decay"], group.get("lr_scale", 1.0))
+        for group in groups
+        for p in group["params"]
+    }
+    assert sum(len(group["params"]) for group in groups) == len(of) == len(list(model.parameters()))
+    return {name: of[id(parameter)] for name, parameter in model.named_parameters()}
+
+
+def test_the_classifier_may_decay_at_a_rate_of_its_own() -> None:
+    model = sparsify(build_backbone("pocket_vit", 10, 32, **TINY), "soft", 4, [0])
+    decay = decay_and_rate(model, head_weight_decay=3.0, expert_weight_decay=0.1)
+    assert {name for name, (rate, _) in decay.items() if rate == 3.0} == {"head.weight"}
+    assert decay["head.bias"] == (0.0, 1.0)
+    assert decay["blocks.0.mlp.experts.w1"] == (0.1, 1.0)
+    assert decay["blocks.0.mlp.router.phi"] == (0.05, 1.0)
+
+
+def test_layers_learn_the_slower_the_earlier_they_are_and_experts_with_their_block() -> None:
+    model = build_backbone("pocket_vit", 10, 32, depth=2, embed_dim=8, num_heads=2)
+    sparsify(model, "token_choice", 4, [0])
+    found = decay_and_rate(model, layer_decay=0.5, expert_weight_decay=0.3, head_weight_decay=0.0)
+    # Embedding, two blocks, of which the norm follows the last, and the classifier.
+    assert found["patch_embed.proj.weight"] == (0.05, 0.125)
+    assert found["blocks.0.mlp.experts.w1"] == (0.3, 0.25)
+    assert found["blocks.0.mlp.experts.b1"] == (0.0, 0.25)
+    assert found["blocks.0.mlp.router.scorer.weight"] == (0.05, 0.25)
+    assert found["blocks.0.norm1.weight"] == (0.0, 0.25)
+    assert found["blocks.1.mlp.fc1.weight"] == (0.05, 0.5)
+    assert found["norm.weight"] == (0.0, 0.5)
+    assert found["head.weight"] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.75])
+@pytest.mark.parametrize("router", ["hash", "soft", "token_choice"])
+@pytest.mark.parametrize(
+    ("name", "size", "blocks"),
+    [
+        ("pocket_vit", {}, [0, 5]),
+        ("pocket_convnext", {"conv_mlp": True, "use_grn": True}, [1, 3]),
+        ("pocket_convnext_iso", {}, [0, 5]),
+        ("swin_tiny_patch4_window7_224", {"img_size": 32, "window_size": 4, "depths": (1, 1, 1, 1)}, [0, 3]),
+    ],
+)
+def test_every_parameter_is_in_one_group_and_stacked_biases_do_not_decay(
+    name: str, size: dict[str, Any], blocks: list[int], router: str, layer_decay: float | None
+) -> None:
+    model = sparsify(build_backbone(name, 10, 32, **size), router, 2, blocks)
+    take_shape(model, (32, 32))
+    found = decay_and_rate(model, layer_decay=layer_decay, expert_weight_decay=0.3, head_weight_decay=3.0)
+    for parameter, (decay, _) in found.items():
+        kind = parameter.rpartition(".")[2]
+        if ".experts." in parameter:
+            assert decay == (0.3 if kind in ("w1", "w2") else 0.0), parameter
+        elif kind == "bias" or "norm" in parameter:
+            assert decay == 0.0, parameter
+    assert [name for name, (decay, _) in found.items() if decay == 3.0] in (
+        ["head.weight"],
+        ["head.fc.weight"],
+    )
+
+
+def test_a_step_is_scaled_by_its_layer() -> None:
+    model = build_backbone("pocket_vit", 10, 32, **TINY)
+    optimizer = make_optimizer(model, name="sgd", lr=0.8, weight_decay=0.0, layer_decay=0.5)
+    scheduler = make_scheduler(
+        optimizer,
+        schedule="constant",
+        epochs=1,
+        steps_per_epoch=4,
+        warmup_epochs=None,
+        warmup_steps=2,
+        warmup_lr=0.0,
+        min_lr=0.0,
+    )
+    rates = []
+    for step in range(1, 4):
+        scheduler.step_update(step)
+        rates.append(sorted({group["lr"] for group in optimizer.param_groups}))
+    assert rates == [[0.1, 0.2, 0.4], [0.2, 0.4, 0.8], [0.2, 0.4, 0.8]]
+
+
+def test_arguments_reach_the_optimizer() -> None:
+    layer = nn.Linear(2, 2)
+    adamw = make_optimizer(layer, name="adamw", lr=0.1, weight_decay=0.05, arguments={"betas": [0.8, 0.95]})
+    assert {tuple(group["betas"]) for group in adamw.param_groups} == {(0.8, 0.95)}
+    sgd = make_optimizer(
+        layer, name="sgd", lr=0.1, weight_decay=0.0, arguments={"momentum": 0.5, "nesterov": False}
+    )
+    assert {(group["momentum"], group["nesterov"]) for group in sgd.param_groups} == {(0.5, False)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"arguments": {"momentun": 0.9}, "name": "sgdw"},
+            "optim.arguments.momentun=0.9 is not taken by optim.name=sgdw, which has: momentum, dampening, "
+            "nesterov, caution, corrected_weight_decay, maximize, foreach, differentiable (did you mean "
+            "momentum?)",
+        ),
+        (
+            {"arguments": {"betas": [2, 0.9]}},
+            "optim.name=adamw with {'betas': [2, 0.9]} cannot be built: Invalid beta parameter at index 0: 2",
+        ),
+        ({"layer_decay": 0.5}, "optim.layer_decay=0.5: this model does not tell its layers, give null"),
+        (
+            {"head_weight_decay": 0.5},
+            "optim.head_weight_decay=0.5: this model does not tell its classifier, give null",
+        ),
+        ({"name": "adamm"}, "optim.name=adamm is not a timm optimizer (did you mean adam?)"),
+        (
+            {"name": "adahessian"},
+            "optim.name=adahessian asks for second derivatives, which are not taken: give another",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: dict[str, Any], text: str) -> None:
+    settings = {"name": "adamw", "lr": 0.1, "weight_decay": 0.05, **changes}
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        make_optimizer(nn.Linear(2, 2), **settings)
+
+
+# Adahessian is refused, and kron compiles for seconds.
+@pytest.mark.parametrize("name", list_optimizers(exclude_filters=["adahessian", "kron*"]))
+def test_every_optimizer_of_timm_takes_a_step_or_says_what_it_lacks(name: str) -> None:
+    model = sparsify(build_backbone("pocket_vit", 10, 32, **TINY), "token_choice", 2, [0])
+    before = copy.deepcopy(model.state_dict())
+    if name.startswith(("bnb", "fused")):
+        with pytest.raises(ValueError, match=f"^optim.name={name} cannot be used here: "):
+            make_optimizer(model, name=name, lr=0.01, weight_decay=0.05)
+        return
+    optimizer = make_optimizer(model, name=name, lr=0.01, weight_decay=0.05)
+    for _ in range(2):  # some only look around in the first
+        model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+        optimizer.step()
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert {"blocks.0.mlp.experts.w1", "head.weight"} <= changed

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from routerbench.build import build_backbone, sparsify
 from routerbench.evaluate import Batch, Evaluation
 from routerbench.moe.surgery import moe_layers
-from routerbench.optim import make_scheduler
+from routerbench.schedules import make_scheduler
 from routerbench.step import DivergedError, TrainingStep
 from routerbench.train import Progress, Row, train
 

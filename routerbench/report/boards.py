@@ -17,8 +17,9 @@ MOE_IN_TITLE = ("placement", "num_experts", "capacity_factor", "group")
 OF_EXPERTS = ("expert_init", "expert_mlp_ratio", "expert_dropout", "extra_skip", "optim.expert_weight_decay")
 OF_MOE = (*MOE_IN_TITLE, *OF_EXPERTS)  # the settings that a dense run has not
 IN_TITLE = ("data.name", "model.name", *MOE_IN_TITLE, "epochs")
-EVALUATION = "evaluation at train capacity, raw weights"
-SOME_EVALUATED_OTHERWISE = "evaluation at train capacity unless a row says otherwise, raw weights"
+EVALUATION = "evaluation at train capacity"
+SOME_EVALUATED_OTHERWISE = "evaluation at train capacity unless a row says otherwise"
+WEIGHTS = {"raw": "raw weights", "ema": "running average of the weights"}
 OF_EVALUATION = ("capacity_factor_eval", "top_k_eval", "dropless")  # of a router, where not as in training
 UNFINISHED, MIXED, FEWER_PAIRS = "†", "‡", "§"
 
@@ -71,8 +72,17 @@ def _board(sparse: Sequence[Run], dense: Sequence[Run]) -> Board:
     settings = _cell([*sparse, *dense][0])
     otherwise = any(_evaluated_otherwise(_router(run)) for run in runs)
     evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION
-    board = Board(_title(settings), evaluation, settings, _rows(runs), ())
+    subtitle = f"{evaluation}, {_weights(runs)}"
+    board = Board(_title(settings), subtitle, settings, _rows(runs), ())
     return replace(board, notes=_notes(board, runs, len(sparse) + len(dense) - len(runs)))
+
+
+def _weights(runs: Sequence[Run]) -> str:
+    """Which weights were evaluated; records from before there was a choice do not say."""
+    done = [run for run in runs if run["status"] == "done"]
+    return " or ".join(
+        WEIGHTS[name] for name in sorted({run.get("evaluation.weights", "raw") for run in done} or {"raw"})
+    )
 
 
 def _rows(runs: Sequence[Run]) -> list[Row]:
