@@ -15,6 +15,7 @@ from timm.optim import (
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from routerbench.checks import check_one_of, did_you_mean
 
@@ -50,11 +51,12 @@ def make_optimizer(
 
 
 def _has_one_kernel(model: nn.Module, name: str) -> bool:
-    """Whether this optimizer is one of torch's own that can take a step on this device in one kernel."""
+    """Whether this optimizer is one of torch's own that can take a step on these parameters in one kernel."""
     optimizer = get_optimizer_info(name).opt_class
     device = next(model.parameters()).device.type
     takes_it = isinstance(optimizer, type) and "fused" in inspect.signature(optimizer).parameters
-    return takes_it and device in ("cpu", "cuda")
+    kinds = {isinstance(parameter, DTensor) for parameter in model.parameters()}
+    return takes_it and device in ("cpu", "cuda") and len(kinds) == 1
 
 
 def _param_groups(

@@ -17,13 +17,16 @@ from torch import nn
 from routerbench.build import build_backbone, configured_router
 from routerbench.checks import check_one_of
 from routerbench.config import check, is_dense
-from routerbench.data.loaders import Loader, test_loader, train_loader
+from routerbench.data.loaders import test_loader, train_loader
 from routerbench.data.sources import Source
 from routerbench.moe.backends import BACKENDS, why_not
 from routerbench.moe.experts import Experts, check_options
 from routerbench.moe.router import Router
 from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, moe_layers, place, replace_mlps, take_shape
 from routerbench.optim import make_optimizer, make_scheduler
+from routerbench.parallel import why_not as why_not_parallel
+from routerbench.ranks import num_ranks, rank
+from routerbench.shares import EvaluationShare, TrainingShare
 from routerbench.weights import (
     RESIZE,
     Weights,
@@ -39,8 +42,8 @@ from routerbench.weights import (
 class Data:
     """The batches of a run."""
 
-    train: Loader
-    test: Loader
+    train: TrainingShare
+    test: EvaluationShare
     num_classes: int
 
 
@@ -57,6 +60,11 @@ def verify(config: DictConfig) -> None:
     _made("augment", config.augment)
     with torch.device("meta"):
         backbone = build_model(config, num_classes=2)
+    problem = why_not_parallel(backbone)
+    if problem and num_ranks() > 1:
+        raise ValueError(
+            f"model.name={config.model.name} cannot be trained by {num_ranks()} processes: {problem}"
+        )
     _check_images_fit(backbone, config.model.name, config.data.image_size)
     optimizer_and_scheduler(backbone, config.optim, config.epochs, steps_per_epoch=2)
     if not is_dense(config) and not mlp_blocks(backbone):
@@ -210,7 +218,11 @@ def load_data(config: DictConfig) -> Data:
     }
     augment = _made("augment", config.augment)
     training = train_loader(source.train, augment=augment, seed=config.seed, **shared)
-    return Data(training, test_loader(source.test, **shared), len(source.class_names))
+    return Data(
+        TrainingShare(training, rank(), num_ranks(), config.optim.accumulation_steps),
+        EvaluationShare(test_loader(source.test, **shared), rank(), num_ranks()),
+        len(source.class_names),
+    )
 
 
 def choose_device(name: str, setting: str = "runtime.device") -> torch.device:

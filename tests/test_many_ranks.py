@@ -1,0 +1,206 @@
+"""Many processes find what one does, in every layout; a run can be killed, and goes on in another layout."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from routerbench import cli
+from routerbench.build import router_names
+
+TESTS = Path(__file__).parent
+NUM_STEPS = 20  # of a curve; a checkpoint is in its middle
+SOME = (
+    "soft,sigmoid_bias,token_choice"  # a parameter without axes, a buffer that changes, losses of the router
+)
+LAYOUTS = ("2,1,1", "1,1,2", f"1,2,1:{SOME}", f"2,1,2:{SOME}", "4,1,1:soft", "2,2,1:soft")
+OF_ONE = "1,1,1"
+AGAIN = "1,1,1:soft"
+
+Found = dict[str, Any]
+
+
+def launch(num_ranks: int, *words: object) -> subprocess.CompletedProcess[str]:
+    """Start a file of this folder as so many processes, and wait for its end."""
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={num_ranks}",
+    ]
+    package = {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*torchrun, *map(str, words)],
+        env={**os.environ, **package},
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What all layouts find, each with checkpoints of those before it; one process comes first, and last."""
+    folder, kept = tmp_path_factory.mktemp("found"), tmp_path_factory.mktemp("kept")
+    found: Found = {}
+    for num_ranks, layouts in ((1, [OF_ONE]), (2, LAYOUTS[:3]), (4, LAYOUTS[3:]), (1, [AGAIN])):
+        file = folder / f"{num_ranks}.json"
+        done = launch(num_ranks, TESTS / "rank_steps.py", file, kept, *layouts)
+        assert done.returncode == 0, done.stderr
+        found |= json.loads(file.read_text())
+    return found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_curves_of_all_routers_are_those_of_one_process(found: Found, layout: str) -> None:
+    curves = found[layout]["curves"]
+    assert list(curves) == (layout.partition(":")[2].split(",") if ":" in layout else router_names())
+    for router, curve in curves.items():
+        of_one = found["1,1,1"]["curves"][router]
+        assert len(curve) == len(of_one) == NUM_STEPS
+        for step, expected in zip(curve, of_one, strict=True):
+            assert step == pytest.approx(expected, rel=0, abs=1e-5), router
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_evaluation_counts_every_image_once(found: Found, layout: str) -> None:
+    evaluations, of_one = found[layout]["evaluations"], found["1,1,1"]["evaluations"]
+    assert [len(each["correct"]) for each in of_one[::2]] == [7, 2, 9]
+    for evaluation, expected in zip(evaluations, of_one, strict=True):
+        assert evaluation.keys() == expected.keys()
+        for name, value in evaluation.items():
+            assert_equal(value, expected[name])
+
+
+def assert_equal(value: Any, expected: Any) -> None:
+    """Of numbers and lists of lists of them."""
+    if isinstance(value, list):
+        for one, its in zip(value, expected, strict=True):
+            assert_equal(one, its)
+    else:
+        assert value == pytest.approx(expected, abs=1e-6, rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, AGAIN])
+def test_a_run_goes_on_in_another_layout(found: Found, layout: str) -> None:
+    for kept, curve in found[layout]["goes on"].items():
+        of_one = found["1,1,1"]["curves"][kept.partition(" ")[2]]
+        assert len(curve) == 3
+        for step, expected in zip(curve, of_one[NUM_STEPS // 2 :], strict=False):
+            assert step == pytest.approx(expected, rel=0, abs=1e-5), kept
+
+
+def test_checkpoints_of_all_layouts_were_gone_on_from(found: Found) -> None:
+    def kept(layout: str) -> set[str]:
+        return {name.partition(" ")[0] for name in found[layout]["goes on"]}
+
+    one, two, four = {"1,1,1"}, {"2,1,1", "1,1,2", "1,2,1"}, {"2,1,2", "4,1,1", "2,2,1"}
+    assert all(kept(layout) == one for layout in LAYOUTS[:3])
+    assert all(kept(layout) == one | two for layout in LAYOUTS[3:])
+    assert kept(AGAIN) == one | two | four
+
+
+# 22 steps of a small ViT on the digits.
+TINY = (
+    "data=digits",
+    "augment=crop_flip",
+    "epochs=1",
+    "router=token_choice",
+    "+model.arguments.depth=2",
+    "+model.arguments.embed_dim=16",
+    "+model.arguments.num_heads=2",
+    "num_experts=4",
+    "runtime.wandb=disabled",
+    "runtime.workers=0",
+    "runtime.threads=1",
+    "runtime.backend=bmm",
+    "runtime.log_every_steps=1",
+    "runtime.checkpoint_every_steps=4",
+)
+
+
+def train(num_ranks: int, results: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return launch(num_ranks, "-m", "routerbench", "train", *TINY, f"runtime.results={results}", *words)
+
+
+def interrupted(
+    num_ranks: int, results: Path, rank: int, step: int, how: str, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """The same, of which one rank ends before a step."""
+    command = (TESTS / "rank_train.py", rank, step, how, "train", *TINY, f"runtime.results={results}", *words)
+    return launch(num_ranks, *command)
+
+
+def folder_of(results: Path) -> Path:
+    (folder,) = (results / "runs").iterdir()
+    return folder
+
+
+def record_of(results: Path) -> dict[str, Any]:
+    return json.loads((folder_of(results) / "record.json").read_text())
+
+
+def rows_of(results: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder_of(results) / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(results: Path, of_one: Path) -> None:
+    """Rows, record, predictions and weights are those of one process."""
+    for row, expected in zip(rows_of(results), rows_of(of_one), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    folder, its = folder_of(results), folder_of(of_one)
+    assert folder.name == its.name
+    assert {path.name for path in folder.iterdir()} == {path.name for path in its.iterdir()}
+    assert record_of(results)["status"] == "done"
+    assert record_of(results)["metrics"] == pytest.approx(record_of(of_one)["metrics"], rel=1e-4, abs=1e-5)
+    assert record_of(results)["cost"]["params_total"] == record_of(of_one)["cost"]["params_total"]
+    assert np.array_equal(np.load(folder / "correct.npy"), np.load(its / "correct.npy"))
+    weights, of_one_process = (load_file(path / "weights.safetensors") for path in (folder, its))
+    assert weights.keys() == of_one_process.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, of_one_process[name], rtol=0, atol=1e-3)
+
+
+def test_a_run_that_is_killed_in_one_layout_goes_on_in_others(tmp_path: Path) -> None:
+    results = tmp_path / "many"
+    killed = interrupted(2, results, 1, 10, "kill", "parallel.shard=2")
+    assert killed.returncode != 0
+    kept = folder_of(results) / "checkpoint"
+    assert [path.name for path in sorted(kept.iterdir())] == ["step-000000004", "step-000000008"]
+    ended = interrupted(2, results, 1, 15, "raise", "parallel.data=2")
+    assert ended.returncode != 0
+    assert "one rank went wrong" in ended.stderr
+    # What a rank leaves undone is no outcome.
+    assert not (folder_of(results) / "record.json").exists()
+    assert [path.name for path in sorted(kept.iterdir())] == ["step-000000008", "step-000000012"]
+    done = train(2, results, "parallel.expert=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("1 done") == 1
+    assert record_of(results)["provenance"]["restarts"] == 2
+    assert record_of(results)["provenance"]["parallel"] == {"data": 1, "shard": 1, "expert": 2}
+    of_one = train(1, tmp_path / "one")
+    assert of_one.returncode == 0, of_one.stderr
+    assert_same_run(results, tmp_path / "one")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_what_is_wrong_is_said_by_one_rank(
+    rank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert cli.train([f"runtime.results={tmp_path}", "parallel.data=4"]) == 2
+    text = (
+        "routerbench: parallel.data=4 parallel.shard=1 parallel.expert=1 needs WORLD_SIZE=4, which is 2: "
+        "start torchrun --nproc-per-node 4 -m routerbench train ..., or give another layout\n"
+    )
+    assert capsys.readouterr().err == (text if rank == "0" else "")
+    assert not list(tmp_path.iterdir())
