@@ -1,17 +1,21 @@
 """What the ranks of some layouts find: curves of training, also from checkpoints, and evaluations.
 
-`torchrun` starts this file. Arguments: where to write, a folder of checkpoints, and layouts, which are
-`data,shard,expert`. A layout may name the routers that it is for: `4,1,1:soft,uniform`.
+Arguments: where to write, and stages, each a number of ranks and layouts: `4:2,1,2;4,1,1/soft,uniform` is one of four
+ranks in two layouts, which are `data,shard,expert`, the second for two routers alone.
 """
 
 import json
+import os
+import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import start_processes
 
 from routerbench.build import build_backbone, router_names, sparsify
 from routerbench.checkpoint import RunCheckpoints
@@ -36,19 +40,40 @@ Curve = list[list[float]]
 
 
 def main() -> None:
-    """Write what all layouts find."""
-    file, folder, *layouts = sys.argv[1:]
+    """Write what the layouts find: a list of stages, by layout."""
+    file, *stages = sys.argv[1:]
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = [found_by(Path(folder), *stage.split(":")) for stage in stages]
+    Path(file).write_text(json.dumps(found))
+
+
+def found_by(folder: Path, num_ranks: str, layouts: str) -> dict[str, Any]:
+    """What the ranks find of each layout, also from the checkpoints of the stages before."""
+    os.environ |= {"WORLD_SIZE": num_ranks, "MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
+    before = sorted((folder / "kept").glob("*/*"))
+    # They start as copies of this process, which has imported all there is.
+    start_processes(as_rank, (folder, layouts.split(";"), before), int(num_ranks), start_method="fork")
+    return json.loads((folder / "found.json").read_text())
+
+
+def free_port() -> str:
+    with socket.socket() as any_port:
+        any_port.bind(("localhost", 0))
+        return str(any_port.getsockname()[1])
+
+
+def as_rank(number: int, folder: Path, layouts: list[str], before: list[Path]) -> None:
+    """One of the processes of a stage."""
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number)}
     with joined(timeout_seconds=60):
-        found = found_by(Path(folder), layouts)
+        found = {
+            layout: of_layout(folder / "kept", before, *layout.partition("/")[::2]) for layout in layouts
+        }
         if rank() == 0:
-            Path(file).write_text(json.dumps(found))
-
-
-def found_by(folder: Path, layouts: list[str]) -> dict[str, Any]:
-    """By layout: curves by router, evaluations, and curves that go on from all checkpoints before."""
-    before = sorted(folder.glob("*/*"))
-    return {layout: of_layout(folder, before, *layout.partition(":")[::2]) for layout in layouts}
+            (folder / "found.json").write_text(
+                json.dumps({name.partition("/")[0]: each for name, each in found.items()})
+            )
 
 
 def of_layout(folder: Path, before: list[Path], layout: str, routers: str) -> dict[str, Any]:
