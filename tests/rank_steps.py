@@ -1,7 +1,7 @@
 """What the ranks of some layouts find: curves of training, also from checkpoints, and evaluations.
 
-Arguments: where to write, and stages, each a number of ranks and layouts: `4:2,1,2;4,1,1/soft,uniform` is one of four
-ranks in two layouts, which are `data,shard,expert`, the second for two routers alone.
+Arguments: where to write, and stages, each a number of ranks and layouts, which are `data,shard,expert` and
+may name the routers that they are for: `4:2,1,2;4,1,1/soft,uniform`.
 """
 
 import json
@@ -66,14 +66,13 @@ def free_port() -> str:
 def as_rank(number: int, folder: Path, layouts: list[str], before: list[Path]) -> None:
     """One of the processes of a stage."""
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number)}
+    found = {}
     with joined(timeout_seconds=60):
-        found = {
-            layout: of_layout(folder / "kept", before, *layout.partition("/")[::2]) for layout in layouts
-        }
+        for words in layouts:
+            layout, _, routers = words.partition("/")
+            found[layout] = of_layout(folder / "kept", before, layout, routers)
         if rank() == 0:
-            (folder / "found.json").write_text(
-                json.dumps({name.partition("/")[0]: each for name, each in found.items()})
-            )
+            (folder / "found.json").write_text(json.dumps(found))
 
 
 def of_layout(folder: Path, before: list[Path], layout: str, routers: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def launch(num_ranks: int, *words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """What one process finds, then by layout what two and four do, and, as `again`, one after all the others."""
+    """By layout what one process finds, and two, and four; as `again` what one finds after all of them."""
     file = tmp_path_factory.mktemp("found") / "found.json"
     done = run(sys.executable, TESTS / "rank_steps.py", file, *STAGES)
     assert done.returncode == 0, done.stderr
