@@ -120,7 +120,7 @@ def anatomy(config: DictConfig) -> Anatomy:
         optimizer_bytes = _optimizer_bytes(model, config)
     experts = sum(p.numel() for layer in layers.values() for p in layer.experts.parameters())
     blocks = [block for name, block in model.named_modules() if name in layers] or [model]
-    slots = sum(_slot_elements(layer) / layer.images_per_group for layer in layers.values())
+    slots = sum((_slot_elements(layer) / layer.images_per_group for layer in layers.values()), 0.0)
     return Anatomy(
         costs,
         costs.params_total - experts,

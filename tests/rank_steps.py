@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
@@ -22,7 +23,7 @@ from routerbench.checkpoint import RunCheckpoints
 from routerbench.evaluate import evaluate
 from routerbench.moe.surgery import moe_layers, take_shape
 from routerbench.optim import make_optimizer
-from routerbench.parallel import AXES, make_mesh, network, spread
+from routerbench.parallel import AXES, make_mesh, network, spread, whole_weights
 from routerbench.ranks import joined, num_ranks, rank
 from routerbench.signals import Warned
 from routerbench.state import State
@@ -85,17 +86,19 @@ def of_layout(folder: Path, before: list[Path], layout: str, routers: str) -> di
         curves[name] = curve(step, 0, NUM_STEPS // 2)
         if name in KEPT:
             kept.save(Progress(step=NUM_STEPS // 2))
-        curves[name] += curve(step, NUM_STEPS // 2, NUM_STEPS)
+        curves[name] += [*curve(step, NUM_STEPS // 2, NUM_STEPS), averages(step)]
     goes_on = {f"{path.parent.name} {path.name}": continued(path.name, sizes, path) for path in before}
     return {"curves": curves, "goes on": goes_on, "evaluations": evaluations(sizes)}
 
 
 def make_step(router: str, sizes: list[int]) -> TrainingStep:
-    """A step with noise, drop path, dropout, accumulation, mixing and clipping."""
+    """A step with noise, drop path, dropout, accumulation, mixing, clipping and averaged weights."""
     torch.manual_seed(rank())  # the weights are to be those of the first rank all the same
     model = small_vit(router, drop_path_rate=0.2, proj_drop_rate=0.1, expert_dropout=0.0)
     mesh = make_mesh(dict(zip(AXES, sizes, strict=True)), CPU)
-    spread(model, mesh)
+    ema = ModelEmaV3(model, decay=0.9)
+    for spread_out in (model, ema.module):
+        spread(spread_out, mesh)
     torch.manual_seed(1)
     return TrainingStep(
         model.train(),
@@ -103,7 +106,7 @@ def make_step(router: str, sizes: list[int]) -> TrainingStep:
         make_optimizer(model, name="adamw", lr=4e-3, weight_decay=0.05),
         F.cross_entropy,
         mix=mirrored,
-        ema=None,
+        ema=ema,
         accumulation_steps=NUM_PARTS,
         clip_grad=0.5,
         autocast=FP32,
@@ -140,6 +143,13 @@ def losses(step: TrainingStep, number: int) -> list[float]:
     return [value.item() for value in (*result.losses.values(), result.grad_norm, *bias)]
 
 
+def averages(step: TrainingStep) -> list[float]:
+    """The mean size of each averaged parameter."""
+    assert step.ema is not None
+    whole = whole_weights(step.ema.module)
+    return [whole[name].abs().mean().item() for name, _ in step.ema.module.named_parameters()]
+
+
 def mirrored(images: Tensor, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """Mixup of the first with the last image, and so on, with a share that changes from step to step."""
     share, targets = 0.5 + 0.02 * number, F.one_hot(labels, 10).float()
@@ -151,7 +161,7 @@ def checkpoints(step: TrainingStep, folder: Path) -> RunCheckpoints:
     return RunCheckpoints(
         folder,
         folder / "metrics.jsonl",
-        State(step.model, step.optimizer, step.scaler, None, CPU),
+        State(step.model, step.optimizer, step.scaler, step.ema, CPU),
         Warned(),
         every_steps=None,
         every_minutes=None,

@@ -1,6 +1,6 @@
-"""`routerbench train`, one rank of which ends, or raises an error, before a step.
+"""`routerbench train`, one rank of which ends, raises an error or gets a signal before a step.
 
-`torchrun` starts this file. Arguments: the rank, the step, `kill` or `raise`, and the words of the command.
+`torchrun` starts this file. Arguments: the rank, the step, `kill`, `raise` or `warn`, words of the command.
 """
 
 import os
@@ -15,11 +15,11 @@ take = TrainingStep.__call__
 
 
 def interrupted(self: TrainingStep, images: Any, labels: Any, number: int) -> Any:
-    """A step, unless it is the one before which this rank is to end."""
+    """A step, unless it is the one before which something happens to this rank."""
     if os.environ["RANK"] == rank and number == int(step):
         if how == "raise":
             raise RuntimeError("one rank went wrong")
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGUSR1 if how == "warn" else signal.SIGKILL)
     return take(self, images, labels, number)
 
 

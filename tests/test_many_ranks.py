@@ -54,7 +54,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 def test_the_curves_of_routers_are_those_of_one_process(found: Found, layout: str) -> None:
     for router, curve in found[layout]["curves"].items():
         of_one = found["1,1,1"]["curves"][router]
-        assert len(curve) == len(of_one) == NUM_STEPS
+        assert len(curve) == len(of_one) == NUM_STEPS + 1  # and the averaged weights
         for step, expected in zip(curve, of_one, strict=True):
             assert step == pytest.approx(expected, rel=0, abs=1e-5), router
 
@@ -165,26 +165,35 @@ def assert_same_run(results: Path, of_one: Path) -> None:
         torch.testing.assert_close(weight, of_one_process[name], rtol=0, atol=1e-3)
 
 
-def test_a_run_that_is_killed_in_one_layout_goes_on_in_others(tmp_path: Path) -> None:
+def test_a_run_that_is_interrupted_in_one_layout_goes_on_in_others(tmp_path: Path) -> None:
     results = tmp_path / "many"
+    raised = interrupted(2, results, 1, 6, "raise", "parallel.data=2")
+    assert raised.returncode != 0
+    assert "one rank went wrong" in raised.stderr
+    assert kept_in(results) == [4]
     killed = interrupted(2, results, 1, 10, "kill", "parallel.shard=2")
     assert killed.returncode != 0
-    kept = folder_of(results) / "checkpoint"
-    assert [path.name for path in sorted(kept.iterdir())] == ["step-000000004", "step-000000008"]
-    ended = interrupted(2, results, 1, 15, "raise", "parallel.data=2")
-    assert ended.returncode != 0
-    assert "one rank went wrong" in ended.stderr
-    # What a rank leaves undone is no outcome.
+    assert kept_in(results) == [4, 8]
+    # A scheduler warns one rank, and all of them stop with the code of a requeue.
+    warned = interrupted(2, results, 1, 13, "warn", "parallel.data=2")
+    assert "stopped by SIGUSR1 at step 14, which is kept" in warned.stderr
+    assert "exitcode  : 75" in warned.stderr  # torchrun tells it, and has one of its own
+    assert kept_in(results) == [12, 14]
+    # Nothing of this is an outcome.
     assert not (folder_of(results) / "record.json").exists()
-    assert [path.name for path in sorted(kept.iterdir())] == ["step-000000008", "step-000000012"]
     done = train(2, results, "parallel.expert=2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("1 done") == 1
-    assert record_of(results)["provenance"]["restarts"] == 2
+    assert record_of(results)["provenance"]["restarts"] == 3
     assert record_of(results)["provenance"]["parallel"] == {"data": 1, "shard": 1, "expert": 2}
     of_one = train(1, tmp_path / "one")
     assert of_one.returncode == 0, of_one.stderr
     assert_same_run(results, tmp_path / "one")
+
+
+def kept_in(results: Path) -> list[int]:
+    """The steps of the checkpoints."""
+    return sorted(int(path.name[5:]) for path in (folder_of(results) / "checkpoint").glob("step-*"))
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
