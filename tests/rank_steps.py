@@ -96,9 +96,7 @@ def make_step(router: str, sizes: list[int]) -> TrainingStep:
     torch.manual_seed(rank())  # the weights are to be those of the first rank all the same
     model = small_vit(router, drop_path_rate=0.2, proj_drop_rate=0.1, expert_dropout=0.0)
     mesh = make_mesh(dict(zip(AXES, sizes, strict=True)), CPU)
-    ema = ModelEmaV3(
-        model, decay=0.9, foreach=sizes[1] == 1
-    )  # one kernel does not take whole and cut tensors
+    ema = ModelEmaV3(model, decay=0.9, foreach=sizes[1] == 1)  # one kernel does not take both
     for spread_out in (model, ema.module):
         spread(spread_out, mesh)
     torch.manual_seed(1)
