@@ -4,7 +4,7 @@ RESULTS ?= results
 BIN := .venv/bin
 SMOKE := results/smoke
 
-.PHONY: help install demo report readme performance test check format smoke
+.PHONY: help install demo report readme performance scaling test check format smoke
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,6 +30,10 @@ readme: install  ## the board of results/pocket, also pasted into README.md
 performance: install  ## the measurement of results/performance, also pasted and drawn for docs/performance.md
 	$(BIN)/routerbench bench --from results/performance/bench.json \
 		--references results/performance/references.csv --paste docs/performance.md --plot docs/performance.png
+
+scaling: install  ## the tables of docs/scaling.md
+	$(BIN)/routerbench costs --gpus 64 --paste docs/scaling.md model=vit_base data.image_size=224 \
+		router=token_choice placement=every_2 num_experts=32 batch_size=4096 precision=bf16
 
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest

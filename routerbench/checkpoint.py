@@ -21,6 +21,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import TensorStorageMetadata
 
+from routerbench.ranks import agreed, any_rank, gathered, rank
 from routerbench.signals import RequeueError, Warned
 from routerbench.state import State, as_tensor
 from routerbench.train import Progress
@@ -50,26 +51,28 @@ class RunCheckpoints:
         """Whether the steps or minutes have passed, or a scheduler asks to stop."""
         by_steps = self.every_steps is not None and progress.step % self.every_steps == 0
         by_time = self.every_minutes is not None and time.monotonic() - self.saved >= 60 * self.every_minutes
-        return by_steps or by_time or self.warned.by is not None
+        return by_steps or any_rank(by_time or self.warned.by is not None)
 
     def save(self, progress: Progress) -> None:
         """Keep the state that goes with this progress.
 
         Raises RequeueError, afterwards, where a scheduler asked to stop.
         """
-        progress.rows_bytes = _synced_size(self.rows)
+        progress.rows_bytes = agreed(lambda: _synced_size(self.rows))
         progress.peak_memory_gib = max(progress.peak_memory_gib, self.peak_memory_gib() or 0.0)
-        write(self.folder / f"step-{progress.step:09d}", self.state.tensors() | _as_tensors(progress))
-        if _rank() == 0:
+        kept = agreed(lambda: _as_tensors(progress))  # clocks differ
+        write(self.folder / f"step-{progress.step:09d}", self.state.tensors() | kept)
+        if rank() == 0:
             self._prune(progress.best_step)
         self.saved = time.monotonic()
-        if self.warned.by is not None:
-            raise RequeueError(f"stopped by {self.warned.by} at step {progress.step}, which is kept")
+        by = next(filter(None, gathered(self.warned.by)), None)
+        if by is not None:
+            raise RequeueError(f"stopped by {by} at step {progress.step}, which is kept")
 
     def watched(self, batches: Iterable[Item], progress: Progress) -> Iterator[Item]:
         """The batches of an evaluation, for whose end a scheduler need not wait."""
         for batch in batches:
-            if self.warned.by is not None:
+            if any_rank(self.warned.by is not None):
                 self.save(progress)
             yield batch
 
@@ -78,7 +81,7 @@ class RunCheckpoints:
 
         Raises ValueError for a checkpoint of another model.
         """
-        folder = next(filter(_is_whole, self._newest_first()), None)
+        folder = agreed(lambda: next(filter(_is_whole, self._newest_first()), None))
         progress = Progress()
         if folder is not None:
             try:
@@ -89,7 +92,7 @@ class RunCheckpoints:
             for name, value in progress.kept().items():
                 setattr(progress, name, type(value)(tensors[f"progress/{name}"].item()))
             progress.restarts += 1
-        if self.rows.exists():
+        if rank() == 0 and self.rows.exists():
             os.truncate(self.rows, progress.rows_bytes)
         return progress
 
@@ -105,14 +108,14 @@ class RunCheckpoints:
 def write(folder: Path, tensors: dict[str, Tensor]) -> None:
     """Write a checkpoint, whole or not at all; every process calls this with its shards."""
     partial = folder.with_name(f".{folder.name}")
-    if _rank() == 0:
+    if rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     _wait_for_all()
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}  # safetensors knows no other
     with _one_process_is_fine():
         dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True))
-    if _rank() == 0:
+    if rank() == 0:
         sums = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
         (partial / CHECKSUMS).write_text(json.dumps(sums))
         for path in (*partial.iterdir(), partial):
@@ -180,10 +183,6 @@ def _synced_size(file: Path) -> int:
 
 def _as_tensors(progress: Progress) -> dict[str, Tensor]:
     return {f"progress/{name}": as_tensor(value) for name, value in progress.kept().items()}
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def _wait_for_all() -> None:

@@ -21,6 +21,7 @@ routerbench compares Mixture-of-Experts routers for vision, head to head, at equ
   routerbench train -m +sweep=routers                        a question of sweeps/
   routerbench train --help                                   every setting
   routerbench report [--results DIR]                         results/ -> leaderboards
+  routerbench costs --gpus 64 model=vit_base                 memory and traffic of a layout of GPUs, on paper
   routerbench bench [layer] [router] [model] [memory]        what layers, routers, models cost on this machine
 """
 
@@ -42,6 +43,14 @@ def main() -> None:
     report.add_argument(
         "--paste", type=Path, metavar="FILE", help="also replace the board in this Markdown file"
     )
+    costs = commands.add_parser("costs", help="memory and traffic of a layout of GPUs, on paper")
+    costs.add_argument("--gpus", type=int, metavar="N", help="all layouts of so many, instead of parallel.*")
+    costs.add_argument(
+        "--paste", type=Path, metavar="FILE", help="also replace the tables in this Markdown file"
+    )
+    costs.add_argument(
+        "words", nargs="*", metavar="SETTING", help="as those of train; several values: several tables"
+    )
     add_options(commands.add_parser("bench", help="time layers, routers and models on this machine"))
     if sys.argv[1:2] == ["train"]:
         sys.exit(train(sys.argv[2:]))
@@ -50,6 +59,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "bench":
         sys.exit(bench(arguments))
+    if arguments.command == "costs":
+        sys.exit(costs_on_paper(arguments.words, arguments.gpus, arguments.paste))
     sys.exit(write_report(arguments.results, arguments.paste))
 
 
@@ -61,6 +72,23 @@ def write_report(results: Path, paste: Path | None) -> int:
 
     try:
         report.write_report(results, paste, Console())
+    except ValueError as error:
+        return _refuse(error)
+    return 0
+
+
+def costs_on_paper(words: list[str], num_gpus: int | None, paste: Path | None) -> int:
+    """`routerbench costs`."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from rich.console import Console
+
+    from routerbench import compose, footprint_table
+
+    try:
+        footprint_table.show(compose.cells(words, None, multirun=True), num_gpus, paste, Console())
+    except (HydraException, OmegaConfBaseException) as error:
+        return _refuse(compose.one_line(error, words))
     except ValueError as error:
         return _refuse(error)
     return 0
@@ -90,10 +118,6 @@ def train(words: list[str]) -> int:
     arguments = get_args_parser().parse_intermixed_args(words)
     # Hydra's own parser wants the overrides together, at the end.
     words = [word for word in words if word not in arguments.overrides] + arguments.overrides
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return _refuse(
-            f"WORLD_SIZE={os.environ['WORLD_SIZE']}: a run is one process, start it without torchrun"
-        )
     for option in ("config_name", "config_path", "experimental_rerun"):
         if getattr(arguments, option):
             return _refuse(f"--{option.replace('_', '-')} is not taken: add files of yours by --config-dir")
@@ -112,7 +136,7 @@ def train(words: list[str]) -> int:
             return _hydra(words, lambda config: None)
         configs = compose.cells(arguments.overrides, arguments.config_dir, arguments.multirun)
         with heeded() as warned:
-            return _train_cells(words, configs, warned)
+            return _train_cells_together(words, configs, warned)
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(compose.one_line(error, arguments.overrides))
     except (ValueError, OSError) as error:
@@ -122,16 +146,25 @@ def train(words: list[str]) -> int:
         return 130
 
 
-def _train_cells(words: list[str], configs: Sequence[Any], warned: Warned) -> int:
-    from rich.console import Console
-
-    from routerbench import experiment, parts
+def _train_cells_together(words: list[str], configs: Sequence[Any], warned: Warned) -> int:
+    """With the other processes that `torchrun` started, if there are any."""
     from routerbench.config import check
-    from routerbench.identity import data_id, group_id, identity, run_id
+    from routerbench.ranks import agreed, checked_by_all, joined
 
-    gc.freeze()  # what is imported stays: to look at it again takes each collection a fifth of a second
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     for config in configs:
-        check(config)
+        check(config, num_processes)
+    with joined(configs[0].runtime.timeout_seconds):
+        checked_by_all(lambda: _check_parts(configs))
+        code = _train_cells(words, configs, warned)
+        return agreed(lambda: _summary(configs)) if code is None else code
+
+
+def _check_parts(configs: Sequence[Any]) -> None:
+    """Raise ValueError for what this machine, the data or the weights do not allow."""
+    from routerbench import parts
+    from routerbench.identity import data_id, group_id, identity
+
     for config in {group_id(identity(config)): config for config in configs}.values():
         parts.verify(config)
     missing = [config for config, status in _statuses(configs) if status != "done"]
@@ -141,7 +174,17 @@ def _train_cells(words: list[str], configs: Sequence[Any], warned: Warned) -> in
     models = {f"{data_id(identity(config))} {identity(config)['model']}": config for config in missing}
     for config in models.values():
         parts.load_weights(config, num_classes[data_id(identity(config))])
-    console = Console()
+
+
+def _train_cells(words: list[str], configs: Sequence[Any], warned: Warned) -> int | None:
+    """Train one cell after the other; an exit code where a scheduler asked to stop."""
+    from rich.console import Console
+
+    from routerbench import experiment
+    from routerbench.identity import identity, run_id
+
+    gc.freeze()  # what is imported stays: to look at it again takes each collection a fifth of a second
+    console = Console(quiet=_rank() > 0)
     number = {
         run_id(identity(config)): index for index, config in reversed(list(enumerate(configs, start=1)))
     }
@@ -166,9 +209,9 @@ def _train_cells(words: list[str], configs: Sequence[Any], warned: Warned) -> in
     if refused:
         raise refused[0]
     if requeued:
-        print(f"{requeued[0]}: the same command goes on from there", file=sys.stderr)
+        _say(f"{requeued[0]}: the same command goes on from there")
         return EXIT_CODE
-    return _summary(configs, console)
+    return None
 
 
 def _hydra(words: list[str], run: Any) -> int:
@@ -202,8 +245,10 @@ def _statuses(configs: Sequence[Any]) -> list[tuple[Any, str]]:
     return statuses
 
 
-def _summary(configs: Sequence[Any], console: Any) -> int:
+def _summary(configs: Sequence[Any]) -> int:
     """Say what became of all runs, by their records; 1 unless all are done."""
+    from rich.console import Console
+
     from routerbench.identity import identity, run_id
     from routerbench.records import run_folder
 
@@ -211,7 +256,7 @@ def _summary(configs: Sequence[Any], console: Any) -> int:
         run_folder(Path(config.runtime.results), run_id(identity(config))): status
         for config, status in _statuses(configs)
     }
-    counts = Counter(folders.values())
+    console, counts = Console(), Counter(folders.values())
     console.print(", ".join(f"{count} {status}" for status, count in counts.items()), highlight=False)
     for folder, status in folders.items():
         if status != "done":
@@ -225,5 +270,15 @@ def _title(settings: dict[str, Any]) -> str:
 
 
 def _refuse(reason: object) -> int:
-    print(f"routerbench: {reason}", file=sys.stderr)
+    _say(f"routerbench: {reason}")
     return 2
+
+
+def _say(line: str) -> None:
+    """One of many processes says it for all: they stop for the same reason."""
+    if _rank() == 0:
+        print(line, file=sys.stderr)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))

@@ -158,6 +158,20 @@ class Runtime:
     """Minutes between two checkpoints."""
     keep_checkpoints: int = MISSING
     """How many of the latest checkpoints stay, beside the best by minival."""
+    timeout_seconds: float = MISSING
+    """For which processes wait for each other before they give up."""
+
+
+@dataclass
+class Parallel:
+    """How a run is spread over processes, not what it finds (their number may change last bits)."""
+
+    data: int = MISSING
+    """Copies of the model, or of its shards."""
+    shard: int = MISSING
+    """Shares of every parameter."""
+    expert: int = MISSING
+    """Shares of the experts."""
 
 
 @dataclass
@@ -196,6 +210,7 @@ class Config:
     mix: Mix = MISSING
     ema: Ema = MISSING
     runtime: Runtime = MISSING
+    parallel: Parallel = MISSING
 
 
 def register_schema() -> None:
@@ -215,8 +230,11 @@ def is_dense(config: DictConfig) -> bool:
     return config.router.name == "dense" or config.placement == "none" or config.placement == []
 
 
-def check(config: DictConfig) -> None:
-    """Refuse settings that are out of range or do not fit each other; raises ValueError."""
+def check(config: DictConfig, num_processes: int | None = None) -> None:
+    """Refuse settings that are out of range or do not fit each other; raises ValueError.
+
+    With a number of processes also a layout that is for another.
+    """
     check_one_of("precision", config.precision, ("fp32", "bf16", "fp16"))
     check_one_of("runtime.wandb", config.runtime.wandb, ("offline", "online", "disabled"))
     _check_ranges(config)
@@ -229,6 +247,9 @@ def check(config: DictConfig) -> None:
             f"data.path={config.data.path} means nothing to data={config.data.name}: leave it out"
         )
     _check_parts(config)
+    _check_parallel(config)
+    if num_processes is not None:
+        _check_processes(config, num_processes)
     if not is_dense(config):
         check_flag("extra_skip", config.extra_skip)
         _check_start(config.expert_init, config.model.weights)
@@ -267,6 +288,72 @@ def _check_parts(config: DictConfig) -> None:
         of_part = f" / optim.accumulation_steps={parts}" if parts > 1 else ""
         raise ValueError(
             f"group={group} does not tile the batch: batch_size={batch_size}{of_part} is no multiple of it"
+        )
+
+
+def _check_parallel(config: DictConfig) -> None:
+    """Refuse a layout that this configuration cannot have, whatever the number of processes is."""
+    sizes = config.parallel
+    for axis in sizes:
+        check_count(f"parallel.{axis}", sizes[axis])
+    check_positive("runtime.timeout_seconds", config.runtime.timeout_seconds)
+    processes, parts = sizes.data * sizes.shard * sizes.expert, config.optim.accumulation_steps
+    if processes == 1:
+        return
+    if not can_part(config, parts * processes):
+        of_group = f" of group={config.group}" if isinstance(config.group, int) else ""
+        raise ValueError(
+            f"batch_size={config.batch_size} cannot be shared out to {processes} processes in "
+            f"optim.accumulation_steps={parts} parts{of_group}: give a multiple of all of them"
+        )
+    if sizes.shard > 1 and sizes.expert > 1:
+        raise ValueError(
+            f"parallel.shard={sizes.shard} with parallel.expert={sizes.expert} is not supported: give one of "
+            "them, with parallel.data"
+        )
+    if config.precision == "fp16" and sizes.shard * sizes.expert > 1:
+        raise ValueError(
+            "precision=fp16 is not supported where ranks hold different parameters, for each would scale its "
+            "loss alone: take bf16, or parallel.data alone"
+        )
+    if config.runtime.retry_oom:
+        raise ValueError(
+            "runtime.retry_oom=true is for one process: what one of many lacks the others may not"
+        )
+    if sizes.expert > 1:
+        _check_expert_parallel(config)
+
+
+def _check_processes(config: DictConfig, num_processes: int) -> None:
+    sizes = config.parallel
+    needed = sizes.data * sizes.shard * sizes.expert
+    if needed != num_processes:
+        layout = " ".join(f"parallel.{axis}={sizes[axis]}" for axis in sizes)
+        raise ValueError(
+            f"{layout} needs WORLD_SIZE={needed}, which is {num_processes}: start torchrun --nproc-per-node "
+            f"{needed} -m routerbench train ..., or give another layout"
+        )
+    if num_processes > 1 and config.runtime.device.startswith("cuda:"):
+        raise ValueError(
+            f"runtime.device={config.runtime.device} is one device for {num_processes} processes: take cuda, "
+            "by which each has its own"
+        )
+
+
+def _check_expert_parallel(config: DictConfig) -> None:
+    expert = config.parallel.expert
+    if is_dense(config):
+        raise ValueError(
+            f"parallel.expert={expert} means nothing to a run without experts: take parallel.data"
+        )
+    if config.num_experts % expert:
+        raise ValueError(
+            f"parallel.expert={expert} does not divide num_experts={config.num_experts}: give a divisor"
+        )
+    if config.runtime.backend not in ("auto", "bmm"):
+        raise ValueError(
+            f"runtime.backend={config.runtime.backend} cannot send tokens to the experts of other processes: "
+            f"take auto or bmm with parallel.expert={expert}"
         )
 
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from routerbench.maps import RoutingMaps
 from routerbench.metrics import Metrics, RoutingSums, classification_metrics, routing_metrics
 from routerbench.moe.surgery import moe_layers
+from routerbench.ranks import added, gathered, num_ranks
 
 Batch = tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]
+NOTHING: Batch = (torch.empty(0, 0, 0, 0), torch.empty(0, dtype=torch.int64))
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,14 @@ def evaluate(
     device: torch.device,
     autocast: torch.autocast,
     task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    watched: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
 ) -> Evaluation:
-    """Accuracy, loss and routing over every image of `batches`, at the capacity of evaluation."""
+    """Accuracy, loss and routing over every image of `batches`, at the capacity of evaluation.
+
+    What is to be done between two forward passes, `watched` does as it passes the batches on.
+    With many processes each has batches of its own, as many as it likes, and all find the same: that of all
+    images, in the order of the ranks.
+    """
     training = model.training
     model.eval()
     layers = moe_layers(model)
@@ -46,15 +54,21 @@ def evaluate(
     maps: dict[str, RoutingMaps] = {}
     logits, labels = [], []
     with weights_cast_once(device):
-        for images, label in _in_whole_groups(batches, images_per_group):
+        own = in_step(_in_whole_groups(batches, images_per_group), images_per_group)
+        for images, label in watched(own):
             with autocast:
-                logits.append(model(images.to(device, non_blocking=True)))
+                scores = model(images.to(device, non_blocking=True))
+            if not len(label):  # this rank has come along for the others
+                continue
+            logits.append(scores)
             labels.append(label.to(device, non_blocking=True))
             for name, layer in layers.items():
                 assert layer.routing is not None
                 _add(sums, name, RoutingSums.of(layer.routing))
                 _add(maps, name, RoutingMaps.of(layer.routing.plan, labels[-1], logits[-1].shape[1]))
     model.train(training)
+    logits, labels = ([batch for of_rank in gathered(mine) for batch in of_rank] for mine in (logits, labels))
+    sums, maps = added(sums), added(maps)
     metrics, correct = classification_metrics(torch.cat(logits), torch.cat(labels), task_loss)
     test = {f"test/{name}": value for name, value in metrics.items()}
     routing = routing_metrics({name: sums[name].metrics() | maps[name].metrics() for name in layers})
@@ -74,6 +88,29 @@ def evaluate_ranked(
         if name != ranked and metric.startswith("test/")
     }
     return replace(evaluations[ranked], metrics=evaluations[ranked].metrics | beside)
+
+
+def in_step(batches: Iterable[Batch], images_per_group: int) -> Iterator[Batch]:
+    """The batches of this rank, cut so that all ranks have as many, and at the same time of the same size.
+
+    So a forward pass may wait for the other ranks. A rank that has not that many images left gets black ones,
+    which have no labels. Groups stay whole.
+    """
+    if num_ranks() == 1:
+        yield from batches
+        return
+    own = iter(batches)
+    images, labels = next(own, NOTHING)
+    while shapes := [shape for shape in gathered(tuple(images.shape)) if shape[0]]:
+        whole = [shape[0] for shape in shapes if shape[0] >= images_per_group]
+        size = min(whole) if whole else max(shape[0] for shape in shapes)
+        if len(images) < size:
+            yield images.new_zeros(size, *shapes[0][1:]), labels[:0]
+            continue
+        yield images[:size], labels[:size]
+        images, labels = images[size:], labels[size:]
+        if not len(images):
+            images, labels = next(own, NOTHING)
 
 
 def weights_cast_once(device: torch.device) -> torch.autocast:

@@ -6,7 +6,7 @@ import os
 import shutil
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import partial
@@ -30,6 +30,7 @@ from routerbench.data.image_files import CorruptImageError
 from routerbench.evaluate import Evaluation, evaluate, evaluate_ranked
 from routerbench.identity import group_id, identity, run_id
 from routerbench.moe.surgery import moe_layers, take_shape
+from routerbench.parallel import make_mesh, network, spread
 from routerbench.parts import (
     Data,
     checkpoint_activations,
@@ -44,6 +45,7 @@ from routerbench.parts import (
 )
 from routerbench.progress import display
 from routerbench.provenance import device_name, provenance
+from routerbench.ranks import agreed, checked_by_all, num_ranks, rank
 from routerbench.signals import RequeueError, Warned
 from routerbench.state import State
 from routerbench.step import DivergedError, TrainingStep
@@ -68,13 +70,15 @@ def run(config: DictConfig, *, command: str, console: Console, title: str, warne
     """
     settings = identity(config)
     folder = records.run_folder(Path(config.runtime.results), run_id(settings))
-    earlier = _earlier(folder, config.runtime.retry)
+    look = partial(agreed, partial(_earlier, folder, config.runtime.retry))
+    earlier = look()
     if earlier is None:
-        data = load_data(config)
-        weights = load_weights(config, data.num_classes)
+        data = checked_by_all(lambda: load_data(config))
+        weights = checked_by_all(lambda: load_weights(config, data.num_classes))
         try:
-            with records.claim(folder):
-                earlier = _earlier(folder, config.runtime.retry)
+            with ExitStack() as claimed:
+                agreed(lambda: claimed.enter_context(records.claim(folder)))
+                earlier = look()
                 if earlier is None:
                     show = partial(display, console, title, config.epochs)
                     return _run_and_record(config, settings, data, weights, folder, command, show, warned)
@@ -112,25 +116,29 @@ def _run_and_record(
         torch.set_num_threads(config.runtime.threads)
     name, rows = run_id(settings), folder / "metrics.jsonl"
     origin = provenance(choose_device(config.runtime.device), command)  # before the code can change
-    _clear(folder)
     started = datetime.now(timezone.utc).isoformat()
-    records.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+    if rank() == 0:
+        _clear(folder)
+        records.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+    wandb_mode = config.runtime.wandb if rank() == 0 else "disabled"
     with (
-        mirror(folder, name, group_id(settings), settings, config.runtime.wandb) as log_to_wandb,
+        mirror(folder, name, group_id(settings), settings, wandb_mode) as log_to_wandb,
         show(config.epochs * len(data.train)) as log_to_screen,
     ):
 
         def log(row: Row) -> None:
-            records.append_row(rows, row)
-            log_to_wandb(row)
-            log_to_screen(row)
+            if rank() == 0:
+                records.append_row(rows, row)
+                log_to_wandb(row)
+                log_to_screen(row)
 
         measure = partial(_measure, config, data, weights, folder, log, warned)
         outcome, accumulation_steps = _with_fewer_images_at_once(config, partial(_outcome, folder, measure))
     finished = datetime.now(timezone.utc).isoformat()
     origin |= {"accumulation_steps": accumulation_steps, "started": started, "finished": finished}
     record = {"run_id": name, **outcome, "config": settings, "provenance": origin | outcome.pop("ran")}
-    records.write_record(folder, record)
+    if rank() == 0:
+        records.write_record(folder, record)
     return outcome["status"]
 
 
@@ -177,11 +185,13 @@ def _outcome(
     except RequeueError:
         raise
     except CorruptImageError:  # the input is at fault, not the configuration: nothing is left of the run
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=num_ranks() > 1)
         raise
     except DivergedError as error:
         return {"status": "diverged", **nothing, "error": str(error)}
     except Exception as error:
+        if num_ranks() > 1:  # or of a rank that is dead, which is no outcome: started again, the run goes on
+            raise
         # The allocator of the CPU has no error of its own.
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             return {"status": "oom", **nothing, "error": str(error)}
@@ -218,6 +228,8 @@ def _measure(
         model.to(memory_format=torch.channels_last)
     if config.runtime.activation_checkpointing:
         checkpoint_activations(model, config.model.name)
+    mesh = make_mesh(config.parallel, device)
+    spread(model, mesh)
     optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
     ema = None
     if config.ema.decay is not None:
@@ -239,12 +251,12 @@ def _measure(
         peak_memory_gib=memory.peak_gib,
     )
     progress = checkpoints.restore()
-    if progress.restarts:
+    if progress.restarts and rank() == 0:
         logger.warning("going on from step %d, restart %d", progress.step, progress.restarts)
 
     def evaluate_model(model: nn.Module) -> Evaluation:
-        batches = checkpoints.watched(data.test.epoch(0), progress)
-        return evaluate(model, batches, device, autocast, test_loss(config))
+        watched = partial(checkpoints.watched, progress=progress)
+        return evaluate(model, data.test.epoch(0), device, autocast, test_loss(config), watched)
 
     evaluation = train(
         TrainingStep(
@@ -259,6 +271,7 @@ def _measure(
             autocast=autocast,
             scaler=scaler,
             device=device,
+            network=network(model, mesh),
         ),
         data.train,
         scheduler,
@@ -270,8 +283,9 @@ def _measure(
         log_every_steps=config.runtime.log_every_steps,
         checkpoints=checkpoints,
     )
-    records.write_correct(folder, evaluation.correct)
-    records.write_maps(folder, evaluation.maps)
+    if rank() == 0:
+        records.write_correct(folder, evaluation.correct)
+        records.write_maps(folder, evaluation.maps)
     peak = memory.peak_gib()
     measured = {
         "images_per_second": progress.num_images / progress.seconds,
@@ -289,6 +303,7 @@ def _measure(
         "ran": {
             "attention": attention,
             "backend": backend,
+            "parallel": {axis: int(size) for axis, size in config.parallel.items()},
             "started": datetime.fromtimestamp(progress.started, timezone.utc).isoformat(),
             "restarts": progress.restarts,
         },
@@ -301,11 +316,16 @@ def _backend(
     """Give the MoE layers the configured backend, or that which all seeds of the configuration share."""
     if config.runtime.backend != "auto":
         return use_backend(model, config.runtime.backend)
+    if config.parallel.expert > 1:  # the only one that can send slots elsewhere
+        return use_backend(model, "bmm")
     where = hashlib.sha256(f"{device_name(device)} torch {torch.__version__}".encode()).hexdigest()[:10]
-    return autotune(
+    measured = partial(
+        autotune,
         model,
         (config.data.image_size, config.data.image_size),
-        config.batch_size // config.optim.accumulation_steps,
+        config.batch_size // config.optim.accumulation_steps // num_ranks(),
         autocast,
         Path(config.runtime.results, "backends", f"{group_id(identity(config))}-{where}.json"),
     )
+    backend = agreed(measured)
+    return None if backend is None else use_backend(model, backend)

@@ -30,7 +30,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
     """
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
-    settings = {str(key): value for key, value in container.items() if key != "runtime"}
+    settings = {str(key): value for key, value in container.items() if key not in ("runtime", "parallel")}
     for node in (settings["data"], settings["data"]["source"]):
         node.pop("download", None)  # how the files came does not change them
     if settings["model"]["weights"] is None:  # what is done with them means nothing then

@@ -15,6 +15,7 @@ from timm.optim import (
     param_groups_weight_decay,
 )
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from routerbench.checks import did_you_mean
 
@@ -75,11 +76,12 @@ def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _has_one_kernel(model: nn.Module, name: str) -> bool:
-    """Whether this optimizer is one of torch's own that can take a step on this device in one kernel."""
+    """Whether this optimizer is one of torch's own that can take a step on these parameters in one kernel."""
     optimizer = get_optimizer_info(name).opt_class
     device = next(model.parameters()).device.type
     takes_it = isinstance(optimizer, type) and "fused" in inspect.signature(optimizer).parameters
-    return takes_it and device in ("cpu", "cuda")
+    kinds = {isinstance(parameter, DTensor) for parameter in model.parameters()}
+    return takes_it and device in ("cpu", "cuda") and len(kinds) == 1
 
 
 def _decay_of_experts(model: nn.Module, rate: float | None) -> dict[int, float]:

@@ -18,7 +18,7 @@ from torch import nn
 from routerbench.build import build_backbone, configured_router
 from routerbench.checks import check_one_of
 from routerbench.config import check, is_dense, mixes
-from routerbench.data.loaders import Loader, test_loader, train_loader
+from routerbench.data.loaders import test_loader, train_loader
 from routerbench.data.sources import Source
 from routerbench.mixing import NeighbourMix
 from routerbench.moe.backends import BACKENDS, why_not
@@ -26,7 +26,10 @@ from routerbench.moe.experts import Experts, check_options
 from routerbench.moe.router import Router
 from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, moe_layers, place, replace_mlps, take_shape
 from routerbench.optim import make_optimizer
+from routerbench.parallel import why_not as why_not_parallel
+from routerbench.ranks import num_ranks, rank
 from routerbench.schedules import make_scheduler
+from routerbench.shares import EvaluationShare, TrainingShare
 from routerbench.step import TaskLoss
 from routerbench.task_loss import make_task_loss
 from routerbench.weights import (
@@ -47,8 +50,8 @@ MANY_STEPS = 1_000_000
 class Data:
     """The batches of a run."""
 
-    train: Loader
-    test: Loader
+    train: TrainingShare
+    test: EvaluationShare
     num_classes: int
 
 
@@ -66,6 +69,11 @@ def verify(config: DictConfig) -> None:
     task_loss(config)
     with torch.device("meta"):
         backbone = build_model(config, num_classes=2)
+    problem = why_not_parallel(backbone)
+    if problem and num_ranks() > 1:
+        raise ValueError(
+            f"model.name={config.model.name} cannot be trained by {num_ranks()} processes: {problem}"
+        )
     _check_images_fit(backbone, config.model.name, config.data.image_size)
     optimizer_and_scheduler(backbone, config.optim, config.epochs, MANY_STEPS)
     if config.runtime.activation_checkpointing:
@@ -222,7 +230,11 @@ def load_data(config: DictConfig) -> Data:
     augment = _made("augment", config.augment)
     training = train_loader(source.train, augment=augment, seed=config.seed, **shared)
     _scheduler(torch.optim.SGD([torch.zeros(1)], lr=1.0), config.optim, config.epochs, len(training))
-    return Data(training, test_loader(source.test, **shared), len(source.class_names))
+    return Data(
+        TrainingShare(training, rank(), num_ranks(), config.optim.accumulation_steps),
+        EvaluationShare(test_loader(source.test, **shared), rank(), num_ranks()),
+        len(source.class_names),
+    )
 
 
 def choose_device(name: str, setting: str = "runtime.device") -> torch.device:

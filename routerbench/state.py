@@ -6,6 +6,10 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+
+from routerbench.moe.expert_parallel import as_shard, shared_experts
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class State:
         tensors["random/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
-        return tensors
+        return {name: self._of_all_ranks(name, tensor) for name, tensor in tensors.items()}
 
     def room_for(self, sizes: dict[str, tuple[torch.Size, torch.dtype]]) -> dict[str, Tensor]:
         """Tensors of the names and sizes of a checkpoint, to read it into: as `tensors`, and as many.
@@ -46,8 +50,9 @@ class State:
             kind, _, key = name.partition("/")
             if kind in ("optimizer", "groups") and name not in room:  # which come with the first step
                 parameter = parameters.get(key.rpartition("/")[0])
-                if parameter is not None and parameter.shape == size:  # and is sharded alike
-                    room[name] = torch.zeros_like(parameter, dtype=dtype)
+                whole = None if parameter is None else self._of_all_ranks(name, parameter.detach())
+                if whole is not None and whole.shape == size:  # and is sharded alike
+                    room[name] = torch.zeros_like(whole, dtype=dtype)
                 else:
                     room[name] = torch.zeros(size, dtype=dtype)
         # Random numbers of a GPU mean nothing on a CPU.
@@ -64,6 +69,7 @@ class State:
 
     def take(self, tensors: dict[str, Tensor]) -> None:
         """Go on from what was read."""
+        tensors = {name: self._own(name, tensor) for name, tensor in tensors.items()}
         self.model.load_state_dict(_below("model/", tensors))
         if self.ema is not None:
             self.ema.module.load_state_dict(_below("ema/", tensors))
@@ -80,6 +86,22 @@ class State:
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"], self.device)
+
+    def _of_all_ranks(self, name: str, tensor: Tensor) -> Tensor:
+        """What belongs to shared out experts as a tensor of all of them, of which this rank has its share."""
+        mesh = self._mesh(name)
+        if mesh is None or tensor.dim() == 0:
+            return tensor
+        return as_shard(tensor, mesh)
+
+    def _own(self, name: str, tensor: Tensor) -> Tensor:
+        """The reverse."""
+        return tensor.to_local() if self._mesh(name) and isinstance(tensor, DTensor) else tensor
+
+    def _mesh(self, name: str) -> DeviceMesh | None:
+        """Over which the experts are shared out to which a tensor belongs."""
+        kind, _, key = name.partition("/")
+        return shared_experts(self.model).get(key.rpartition("/")[0] if kind == "optimizer" else key)
 
 
 def as_tensor(value: Tensor | int | float) -> Tensor:

@@ -9,9 +9,19 @@ import torch
 from jaxtyping import Float, Int
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from routerbench.evaluate import weights_cast_once
 from routerbench.moe.layer import MoE
+from routerbench.parallel import (
+    clip_gradient,
+    gradient_norm,
+    reduce_gradients_apart,
+    sum_counts,
+    synced,
+    whole_draws,
+)
+from routerbench.ranks import gathered, means
 
 SMALLEST_SCALE = 2.0**-14  # the smallest number that fp16 holds to its full precision
 Images = Float[Tensor, "B C H W"]
@@ -52,6 +62,8 @@ class TrainingStep:
     autocast: torch.autocast
     scaler: torch.amp.GradScaler
     device: torch.device
+    network: nn.Module | None = None
+    """What images go through: the model, unless something is wrapped around it."""
 
     def __call__(self, images: Images, labels: Int[Tensor, "B"], number: int) -> StepResult:
         """Take step `number`, counted from 0, and say what it found.
@@ -66,12 +78,13 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(images, targets)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        norm = gradient_norm(self.model)
         self._check_finite(losses, norm, images, number + 1)
         if self.clip_grad is not None:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_grad, norm)
+            clip_gradient(self.model, self.clip_grad, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        sum_counts(self.layers)
         for layer in self.layers:
             layer.router.after_step()
         if self.ema is not None:
@@ -81,28 +94,39 @@ class TrainingStep:
     def _backward(self, images: Images, targets: Targets) -> dict[str, Tensor]:
         """Add the gradient of every part of the batch; the losses of the whole."""
         losses: dict[str, Tensor] = {}
-        with weights_cast_once(self.device):
-            for part, its_targets in zip(
-                images.chunk(self.accumulation_steps), targets.chunk(self.accumulation_steps), strict=True
-            ):
-                with self.autocast:
-                    logits = self.model(part)
-                of_part = {"task": self.task_loss(logits.float(), its_targets), **router_losses(self.layers)}
-                of_part = {name: loss * (len(part) / len(images)) for name, loss in of_part.items()}
-                self.scaler.scale(torch.stack(list(of_part.values())).sum()).backward()
+        network = self.model if self.network is None else self.network
+        parts = zip(
+            images.chunk(self.accumulation_steps), targets.chunk(self.accumulation_steps), strict=True
+        )
+        with weights_cast_once(self.device), whole_draws():
+            for number, (part, its_targets) in enumerate(parts, start=1):
+                with synced(network, last=number == self.accumulation_steps):
+                    with self.autocast:
+                        logits = network(part)
+                    of_part = {
+                        "task": self.task_loss(logits.float(), its_targets),
+                        **router_losses(self.layers),
+                    }
+                    of_part = {name: loss * (len(part) / len(images)) for name, loss in of_part.items()}
+                    self.scaler.scale(torch.stack(list(of_part.values())).sum()).backward()
                 losses = {name: losses.get(name, 0.0) + loss.detach() for name, loss in of_part.items()}
-        return losses
+        reduce_gradients_apart(self.model)
+        return means(losses)
 
     def _check_finite(self, losses: dict[str, Tensor], norm: Tensor, images: Images, number: int) -> None:
         # One look at the device for both. A step later its weights would be lost, and the layer with them.
         loss, size = torch.stack([torch.stack(list(losses.values())).sum(), norm]).tolist()
         if not math.isfinite(loss):
-            first = _first_spoilt_layer(self.model, images, self.autocast)
+            # Another rank may have the images.
+            found = gathered(_first_spoilt_layer(self.model, images, self.autocast))
+            first = next(filter(None, found), "")
             raise DivergedError(f"the loss is {loss} at step {number}{first}")
         if math.isfinite(size):
             return
         if not self.scaler.is_enabled():
-            names = [n for n, p in self.model.named_parameters() if not _is_finite(p.grad)]
+            grads = {name: parameter.grad for name, parameter in self.model.named_parameters()}
+            spoilt = gathered({name for name, grad in grads.items() if not _is_finite(grad)})
+            names = [name for name in grads if any(name in on_rank for on_rank in spoilt)]
             # The backward pass comes from the end.
             last = f": that of {names[-1]} is not finite" if names else ", though it is finite everywhere"
             raise DivergedError(f"the norm of the gradient is {size} at step {number}{last}")
@@ -146,4 +170,5 @@ def _first_spoilt_layer(model: nn.Module, images: Images, autocast: torch.autoca
 
 
 def _is_finite(values: Tensor | None) -> bool:
-    return values is None or bool(values.isfinite().all())
+    own = values.to_local() if isinstance(values, DTensor) else values
+    return own is None or bool(own.isfinite().all())

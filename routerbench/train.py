@@ -13,6 +13,7 @@ from torch import nn
 from routerbench.evaluate import Batch, Evaluation
 from routerbench.metrics import RoutingSums, routing_metrics
 from routerbench.moe.surgery import moe_layers
+from routerbench.ranks import added, num_ranks
 from routerbench.step import DivergedError, StepResult, TrainingStep
 
 Row = dict[str, int | float]
@@ -104,7 +105,7 @@ def train(
         for images, labels in loader.epoch(epoch, start=progress.step - epoch * len(loader)):
             result = step(images, labels, progress.step)
             progress.step += 1
-            progress.num_images += len(images)
+            progress.num_images += len(images) * num_ranks()
             scheduler.step_update(progress.step)
             if progress.step % log_every_steps == 0 or progress.step % len(loader) == 0:
                 with progress.paused():
@@ -145,9 +146,8 @@ def _training_row(step: TrainingStep, result: StepResult) -> Row:
 
 def _routing(model: nn.Module) -> Row:
     layers = moe_layers(model)
-    metrics = {
-        name: RoutingSums.of(layer.routing).metrics() for name, layer in layers.items() if layer.routing
-    }
+    sums = {name: RoutingSums.of(layer.routing) for name, layer in layers.items() if layer.routing}
+    metrics = {name: of_layer.metrics() for name, of_layer in added(sums).items()}
     return {f"train/{name}": value for name, value in routing_metrics(metrics).items()}
 
 

@@ -13,6 +13,8 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from routerbench.checks import check_one_of
+from routerbench.parallel import whole_weights
+from routerbench.ranks import rank
 from routerbench.records import read_record, replaced
 
 FILE_NAME = "weights.safetensors"
@@ -133,11 +135,15 @@ def misfit(model: nn.Module, weights: Weights) -> str | None:
 
 
 def write_weights(folder: Path, model: nn.Module, kind: str = "raw") -> None:
-    """Write the weights of a model to the folder of its run, those of a kind, whole or not at all."""
+    """Write the weights of a model to the folder of its run, those of a kind, whole or not at all.
+
+    All ranks have to, for each may hold a share of the weights; the first writes.
+    """
     # Each on its own: safetensors refuses tensors that share memory.
-    weights = {key: value.cpu().clone().contiguous() for key, value in model.state_dict().items()}
-    with replaced(folder / FILES[kind]) as path:
-        save_file(weights, path, metadata={"format": "pt"})
+    weights = {key: value.clone().contiguous() for key, value in whole_weights(model).items()}
+    if rank() == 0:
+        with replaced(folder / FILES[kind]) as path:
+            save_file(weights, path, metadata={"format": "pt"})
 
 
 def _file(path: Path, setting: str, choice: str | None) -> Path:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "routerbench"
 
 # The walk of the data: a module imports what stands above it.
 WALK = (
-    {"moe.plan", "moe.ranking", "moe.expert_loop", "timing"},
+    {"moe.plan", "moe.ranking", "moe.expert_loop", "timing", "ranks", "draws"},
     {"moe.sparse_solvers"},
     {"moe.slots", "moe.scorer", "moe.transport", "moe.losses", "moe.router"},
     {"moe.sparse"},
@@ -21,16 +21,18 @@ WALK = (
     {"moe.dense_mlp"},
     {"moe.experts"},
     {"moe.backends"},
+    {"moe.expert_parallel"},
     {"moe.layer"},
     {"moe.surgery"},
-    {"build", "costs", "metrics"},
+    {"build", "costs", "metrics", "parallel"},
     {"maps"},
     {"evaluate"},
     {"step", "autotune", "fewshot"},
     {"train"},
     {"state", "checkpoint"},
+    {"shares"},
     {"parts"},
-    {"experiment", "load"},
+    {"experiment", "footprint", "load"},
     {"cli"},
 )
 VOCABULARY = {

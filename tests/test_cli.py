@@ -45,7 +45,8 @@ REFUSED = [
     (
         ["runtime.devise=cpu"],
         "runtime.devise=cpu is not a setting (did you mean device?); runtime has: results, device, workers, "
-        "decoded_cache_gib, threads, backend, deterministic, wandb, log_every_steps, retry",
+        "decoded_cache_gib, threads, backend, deterministic, wandb, log_every_steps, retry, retry_oom, "
+        "checkpoint_every_steps, checkpoint_every_minutes, keep_checkpoints, timeout_seconds",
     ),
     (["+epoch=3"], "+epoch=3: epoch is not a setting"),
     (["epochs=abc"], "epochs=abc: Value 'abc' of type 'str' could not be converted to Integer"),
@@ -180,7 +181,7 @@ REFUSED = [
         ["-m", "+sweep=routers", "sed=4"],
         "sed=4 is not a setting (did you mean seed?); settings are: router, model, placement, num_experts, "
         "capacity_factor, group, expert_init, expert_mlp_ratio, expert_dropout, extra_skip, seed, data, "
-        "augment, epochs, batch_size, optim, precision, eval_every, runtime",
+        "augment, epochs, batch_size, optim, precision, eval_every, runtime, parallel",
     ),
 ]
 

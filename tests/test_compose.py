@@ -19,7 +19,7 @@ OPTIM_HAS = (
 SETTINGS = (
     "settings are: router, model, placement, num_experts, capacity_factor, group, expert_init, "
     "expert_mlp_ratio, expert_dropout, extra_skip, seed, data, augment, epochs, batch_size, optim, "
-    "precision, eval_every, loss, mix, ema, runtime"
+    "precision, eval_every, loss, mix, ema, runtime, parallel"
 )
 ROUTERS = ", ".join(sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml")))
 SOFT_HAS = (

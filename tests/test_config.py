@@ -104,6 +104,44 @@ NO_PLACE = "is neither a name nor a list of blocks"
         (["data.std=[1]"], f"data.std=[1] {COLOURS}"),
         (["data.std=[1,1,a]"], "data.std=a must be a number above 0"),
         (["data.std=[1,1,0]"], "data.std=0 must be a number above 0"),
+        (["parallel.data=0"], f"parallel.data=0 {COUNT}"),
+        (["runtime.timeout_seconds=0"], "runtime.timeout_seconds=0.0 must be a number above 0"),
+        (
+            ["parallel.data=3"],
+            "batch_size=64 cannot be shared out to 3 processes in optim.accumulation_steps=1 parts: give a "
+            "multiple of all of them",
+        ),
+        (
+            ["parallel.data=2", "parallel.expert=2", "optim.accumulation_steps=2", "group=32"],
+            "batch_size=64 cannot be shared out to 4 processes in optim.accumulation_steps=2 parts of "
+            "group=32: give a multiple of all of them",
+        ),
+        (
+            ["parallel.shard=2", "parallel.expert=2"],
+            "parallel.shard=2 with parallel.expert=2 is not supported: give one of them, with parallel.data",
+        ),
+        (
+            ["parallel.shard=2", "precision=fp16"],
+            "precision=fp16 is not supported where ranks hold different parameters, for each would scale its "
+            "loss alone: take bf16, or parallel.data alone",
+        ),
+        (
+            ["parallel.data=2", "runtime.retry_oom=true"],
+            "runtime.retry_oom=true is for one process: what one of many lacks the others may not",
+        ),
+        (
+            ["parallel.expert=2", "router=dense"],
+            "parallel.expert=2 means nothing to a run without experts: take parallel.data",
+        ),
+        (
+            ["parallel.expert=4", "num_experts=6"],
+            "parallel.expert=4 does not divide num_experts=6: give a divisor",
+        ),
+        (
+            ["parallel.expert=2", "runtime.backend=loop"],
+            "runtime.backend=loop cannot send tokens to the experts of other processes: take auto or bmm "
+            "with parallel.expert=2",
+        ),
     ],
 )
 def test_a_setting_out_of_range_is_refused(words: list[str], text: str) -> None:
@@ -130,3 +168,31 @@ def test_a_setting_out_of_range_is_refused(words: list[str], text: str) -> None:
 )
 def test_settings_in_range_pass(words: list[Any]) -> None:
     check(composed(*words))
+
+
+@pytest.mark.parametrize(
+    ("words", "num_processes", "text"),
+    [
+        (
+            ["parallel.expert=2"],
+            1,
+            "parallel.data=1 parallel.shard=1 parallel.expert=2 needs WORLD_SIZE=2, which is 1: start "
+            "torchrun --nproc-per-node 2 -m routerbench train ..., or give another layout",
+        ),
+        (
+            [],
+            4,
+            "parallel.data=1 parallel.shard=1 parallel.expert=1 needs WORLD_SIZE=1, which is 4: start "
+            "torchrun --nproc-per-node 1 -m routerbench train ..., or give another layout",
+        ),
+        (
+            ["parallel.data=2", "runtime.device=cuda:1"],
+            2,
+            "runtime.device=cuda:1 is one device for 2 processes: take cuda, by which each has its own",
+        ),
+    ],
+)
+def test_another_number_of_processes_is_refused(words: list[str], num_processes: int, text: str) -> None:
+    with pytest.raises(ValueError, match=exactly(text)):
+        check(composed(*words), num_processes)
+    check(composed("parallel.data=4"), 4)

@@ -126,7 +126,7 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     versions = {"python", "routerbench", "torch", "timm", "hydra-core", "numpy"}
     assert set(record["provenance"]["versions"]) == versions
     origin = {"commit", "versions", "device", "command", "started", "finished"}
-    ran = {"attention", "backend", "accumulation_steps", "restarts"}
+    ran = {"attention", "backend", "accumulation_steps", "restarts", "parallel"}
     assert {*record["provenance"]} == origin | ran
     assert (record["provenance"]["attention"], record["provenance"]["backend"]) == ("fused", "loop")
     assert record["provenance"]["command"] == "a command"

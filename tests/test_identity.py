@@ -38,6 +38,7 @@ def test_an_id_is_readable_and_a_file_name() -> None:
         ["placement='last_2'"],
         ["runtime.results=/elsewhere", "runtime.device=cpu", "runtime.workers=7", "runtime.threads=1"],
         ["runtime.wandb=disabled", "runtime.log_every_steps=1", "runtime.retry=true"],
+        ["parallel.data=2", "parallel.expert=2"],
     ],
 )
 def test_the_same_configuration_has_the_same_id(words: list[str], default: tuple[str, str]) -> None:

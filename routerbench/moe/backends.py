@@ -26,7 +26,7 @@ def loop(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Float[
     counts = seats.counts.tolist()
     weight, index = seats.weight[: sum(counts)], seats.index[: sum(counts)]
     assert isinstance(experts.act, nn.GELU)
-    dtype, approximate = _product_dtype(seats.rows), experts.act.approximate
+    dtype, approximate = product_dtype(seats.rows), experts.act.approximate
     parameters = (experts.w1, experts.b1, experts.w2, experts.b2)
     with torch.autocast(tokens.device.type, enabled=False):
         return plan.home(ExpertLoop.apply(seats.rows, weight, index, counts, dtype, approximate, *parameters))
@@ -39,7 +39,7 @@ def grouped(plan: Plan, experts: Experts, tokens: Float[Tensor, "G S D"]) -> Flo
     # What is left over is empty, weighs nothing, and must not carry what is no number into an expert.
     num_filled = seats.counts.sum()
     empty = torch.arange(len(slots), device=slots.device) >= num_filled
-    slots = slots.to(_product_dtype(slots)).masked_fill(empty[:, None], 0)
+    slots = slots.to(product_dtype(slots)).masked_fill(empty[:, None], 0)
     counts = seats.counts.clone()
     counts[-1] += len(slots) - num_filled
     offsets = counts.cumsum(0, dtype=torch.int32)
@@ -116,7 +116,7 @@ def _why_not_grouped(experts: Experts) -> str | None:
     return None
 
 
-def _product_dtype(rows: Float[Tensor, "R D"]) -> torch.dtype:
+def product_dtype(rows: Float[Tensor, "R D"]) -> torch.dtype:
     """The precision in which autocast would take the rows' products."""
     device = rows.device.type
     # The meta device knows no autocast.

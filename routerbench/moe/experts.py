@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from routerbench.checks import check_count, check_not_negative, check_one_of, check_positive
 from routerbench.moe.dense_mlp import DenseMlp, read_mlp
@@ -45,6 +46,8 @@ class Experts(nn.Module):
         for name, count in (("num_experts", num_experts), ("width", width), ("hidden", hidden)):
             check_count(name, count)
         self.num_experts = num_experts
+        self.mesh: DeviceMesh | None = None
+        """The ranks that hold a share of the experts each; see `moe.expert_parallel`."""
         into, out = (width, hidden), (hidden, width)
         shapes = {"w1": into, "b1": into[1:], "w2": out, "b2": out[1:], "wg": into, "bg": into[1:]}
         for name, shape in shapes.items():

@@ -32,6 +32,9 @@ class Router(nn.Module, ABC):
     experts_per_token: int | None = None
     """How many experts a token can have at most; None where nothing but their number limits it."""
 
+    counts: ClassVar[tuple[str, ...]] = ()
+    """Buffers that add up over the images of a step: with many processes each then has the sum of all."""
+
     @abstractmethod
     def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:
         """Route the tokens of each group; a call of the router gives them in at least float32."""

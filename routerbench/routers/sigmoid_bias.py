@@ -1,7 +1,7 @@
 """Sigmoid gates balanced by a bias, without an auxiliary loss (Wang et al. 2024; DeepSeek-V3)."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,8 @@ class SigmoidBias(TokenChoiceRouter):
     After every step of the optimizer the bias moves by `bias_update_rate`, up where an expert was asked for
     by fewer tokens than the mean, down where by more. The gates alone weigh the outputs.
     """
+
+    counts: ClassVar[tuple[str, ...]] = ("asked",)
 
     bias: Tensor
     asked: Tensor
