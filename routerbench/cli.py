@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from routerbench.bench.options import add_options, checked
+from routerbench.signals import EXIT_CODE, RequeueError, Warned, heeded
 
 USAGE = """\
 routerbench compares Mixture-of-Experts routers for vision, head to head, at equal cost.
@@ -110,7 +111,8 @@ def train(words: list[str]) -> int:
             os.environ["COMP_LINE"] = os.environ.get("COMP_LINE", "").replace(" train", "", 1)
             return _hydra(words, lambda config: None)
         configs = compose.cells(arguments.overrides, arguments.config_dir, arguments.multirun)
-        return _train_cells(words, configs)
+        with heeded() as warned:
+            return _train_cells(words, configs, warned)
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(compose.one_line(error, arguments.overrides))
     except (ValueError, OSError) as error:
@@ -120,7 +122,7 @@ def train(words: list[str]) -> int:
         return 130
 
 
-def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
+def _train_cells(words: list[str], configs: Sequence[Any], warned: Warned) -> int:
     from rich.console import Console
 
     from routerbench import experiment, parts
@@ -145,21 +147,27 @@ def _train_cells(words: list[str], configs: Sequence[Any]) -> int:
     }
 
     refused: list[ValueError] = []
+    requeued: list[RequeueError] = []
 
     def run(config: Any) -> None:
-        if refused:
+        if refused or requeued:
             return
         settings = identity(config)
         title = f"[{number[run_id(settings)]}/{len(configs)}] {_title(settings)}"
         command = f"routerbench train {shlex.join(words)}"
         try:
-            experiment.run(config, command=command, console=console, title=title)
+            experiment.run(config, command=command, console=console, title=title, warned=warned)
         except ValueError as error:  # Hydra would go on to the next cell, and print a line of its own
             refused.append(error)
+        except RequeueError as error:
+            requeued.append(error)
 
     _hydra(words, run)
     if refused:
         raise refused[0]
+    if requeued:
+        print(f"{requeued[0]}: the same command goes on from there", file=sys.stderr)
+        return EXIT_CODE
     return _summary(configs, console)
 
 

@@ -84,6 +84,14 @@ class Runtime:
     """Training steps between two rows of metrics.jsonl."""
     retry: bool = MISSING
     """Run again what failed or diverged."""
+    retry_oom: bool = MISSING
+    """After a lack of memory go on with half as many images at once, for the same batch."""
+    checkpoint_every_steps: int | None = MISSING
+    """Steps between two checkpoints."""
+    checkpoint_every_minutes: float | None = MISSING
+    """Minutes between two checkpoints."""
+    keep_checkpoints: int = MISSING
+    """How many of the latest checkpoints stay, beside the best by minival."""
 
 
 @dataclass
@@ -151,18 +159,7 @@ def check(config: DictConfig) -> None:
         raise ValueError(
             f"data.path={config.data.path} means nothing to data={config.data.name}: leave it out"
         )
-    group, batch_size = config.group, config.batch_size
-    parts = config.optim.accumulation_steps
-    if batch_size % parts:
-        raise ValueError(
-            f"optim.accumulation_steps={parts} does not divide the batch: batch_size={batch_size} "
-            "is no multiple of it"
-        )
-    if not is_dense(config) and isinstance(group, int) and group > 0 and batch_size // parts % group:
-        of_part = f" / optim.accumulation_steps={parts}" if parts > 1 else ""
-        raise ValueError(
-            f"group={group} does not tile the batch: batch_size={batch_size}{of_part} is no multiple of it"
-        )
+    _check_parts(config)
     if not is_dense(config):
         check_flag("extra_skip", config.extra_skip)
         _check_start(config.expert_init, config.model.weights)
@@ -170,6 +167,27 @@ def check(config: DictConfig) -> None:
         raise ValueError(
             f"optim.warmup_epochs={config.optim.warmup_epochs} is more than epochs={config.epochs}: "
             "give at most that"
+        )
+
+
+def can_part(config: DictConfig, num_parts: int) -> bool:
+    """Whether a batch can go through the model in so many equal parts, each of whole routing groups."""
+    group = config.group if isinstance(config.group, int) and not is_dense(config) else 1
+    return config.batch_size % (num_parts * group) == 0
+
+
+def _check_parts(config: DictConfig) -> None:
+    group, batch_size = config.group, config.batch_size
+    parts = config.optim.accumulation_steps
+    if batch_size % parts:
+        raise ValueError(
+            f"optim.accumulation_steps={parts} does not divide the batch: batch_size={batch_size} "
+            "is no multiple of it"
+        )
+    if isinstance(group, int) and group > 0 and not can_part(config, parts):
+        of_part = f" / optim.accumulation_steps={parts}" if parts > 1 else ""
+        raise ValueError(
+            f"group={group} does not tile the batch: batch_size={batch_size}{of_part} is no multiple of it"
         )
 
 
@@ -195,6 +213,7 @@ def _check_ranges(config: DictConfig) -> None:
         "data.image_size",
         "optim.accumulation_steps",
         "runtime.log_every_steps",
+        "runtime.keep_checkpoints",
     ):
         check_count(key, OmegaConf.select(config, key))
     for key in NOT_NEGATIVE:
@@ -208,8 +227,11 @@ def _check_ranges(config: DictConfig) -> None:
         check_not_negative("optim.expert_weight_decay", config.optim.expert_weight_decay)
     if config.optim.clip_grad is not None:
         check_positive("optim.clip_grad", config.optim.clip_grad)
-    if config.runtime.threads is not None:
-        check_count("runtime.threads", config.runtime.threads)
+    for key in ("runtime.threads", "runtime.checkpoint_every_steps"):
+        if OmegaConf.select(config, key) is not None:
+            check_count(key, OmegaConf.select(config, key))
+    if config.runtime.checkpoint_every_minutes is not None:
+        check_positive("runtime.checkpoint_every_minutes", config.runtime.checkpoint_every_minutes)
     for key, check_number in (("num_experts", check_count), ("capacity_factor", check_positive)):
         if config[key] is not None or not is_dense(config):  # a dense run may say null
             check_number(key, config[key])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from timm.utils.random import random_seed
@@ -22,11 +23,13 @@ from torch import nn
 from routerbench import records
 from routerbench.attention import choose_attention
 from routerbench.autotune import autotune, use_backend
+from routerbench.checkpoint import RunCheckpoints
+from routerbench.config import can_part
 from routerbench.costs import MemoryMeter, static_costs
 from routerbench.data.image_files import CorruptImageError
 from routerbench.evaluate import evaluate
 from routerbench.identity import group_id, identity, run_id
-from routerbench.moe.surgery import take_shape
+from routerbench.moe.surgery import moe_layers, take_shape
 from routerbench.parts import (
     Data,
     choose_device,
@@ -37,8 +40,11 @@ from routerbench.parts import (
 )
 from routerbench.progress import display
 from routerbench.provenance import device_name, provenance
+from routerbench.signals import RequeueError, Warned
+from routerbench.state import State
+from routerbench.step import DivergedError, TrainingStep
 from routerbench.tracking import mirror
-from routerbench.train import DivergedError, Row, train
+from routerbench.train import Row, train
 from routerbench.weights import FILE_NAME, Weights, write_weights
 
 logger = logging.getLogger(__name__)
@@ -48,11 +54,13 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 TRAINING_SEED_OFFSET = 1_000_003
 
 
-def run(config: DictConfig, *, command: str, console: Console, title: str) -> str:
+def run(config: DictConfig, *, command: str, console: Console, title: str, warned: Warned) -> str:
     """Train, evaluate and record one configuration, unless that is done; gives back what became of it.
 
-    That is the record's status, or `running` where another process is at it. Raises ValueError for data or
-    weights that cannot be used, before anything is written, and CorruptImageError in the midst of a run.
+    That is the record's status, or `running` where another process is at it. What was interrupted goes on
+    from its latest checkpoint. Raises ValueError for data or weights that cannot be used, before anything is
+    written, CorruptImageError in the midst of a run, and RequeueError once the state of a run is kept whose
+    scheduler `warned` it.
     """
     settings = identity(config)
     folder = records.run_folder(Path(config.runtime.results), run_id(settings))
@@ -65,7 +73,7 @@ def run(config: DictConfig, *, command: str, console: Console, title: str) -> st
                 earlier = _earlier(folder, config.runtime.retry)
                 if earlier is None:
                     show = partial(display, console, title, config.epochs)
-                    return _run_and_record(config, settings, data, weights, folder, command, show)
+                    return _run_and_record(config, settings, data, weights, folder, command, show, warned)
         except records.RunningError as running:
             console.print(f"{title}  is being trained by {running}", markup=False, highlight=False)
             return "running"
@@ -94,14 +102,14 @@ def _run_and_record(
     folder: Path,
     command: str,
     show: Callable[[int], AbstractContextManager[Callable[[Row], None]]],
+    warned: Warned,
 ) -> str:
-    started = datetime.now(timezone.utc)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
     name, rows = run_id(settings), folder / "metrics.jsonl"
     origin = provenance(choose_device(config.runtime.device), command)  # before the code can change
-    for earlier in ("record.json", "correct.npy", "routing.npz", FILE_NAME, "metrics.jsonl"):
-        (folder / earlier).unlink(missing_ok=True)
+    _clear(folder)
+    started = datetime.now(timezone.utc).isoformat()
     records.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
     with (
         mirror(folder, name, group_id(settings), settings, config.runtime.wandb) as log_to_wandb,
@@ -113,35 +121,78 @@ def _run_and_record(
             log_to_wandb(row)
             log_to_screen(row)
 
-        outcome = _outcome(folder, partial(_measure, config, data, weights, folder, log))
-    times = {"started": started.isoformat(), "finished": datetime.now(timezone.utc).isoformat()}
-    ran = outcome.pop("ran")
-    record = {"run_id": name, **outcome, "config": settings, "provenance": origin | ran | times}
+        measure = partial(_measure, config, data, weights, folder, log, warned)
+        outcome, accumulation_steps = _with_fewer_images_at_once(config, partial(_outcome, folder, measure))
+    finished = datetime.now(timezone.utc).isoformat()
+    origin |= {"accumulation_steps": accumulation_steps, "started": started, "finished": finished}
+    record = {"run_id": name, **outcome, "config": settings, "provenance": origin | outcome.pop("ran")}
     records.write_record(folder, record)
     return outcome["status"]
 
 
-def _outcome(folder: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _clear(folder: Path) -> None:
+    """Take away what an earlier end of the run left; what only went wrong on the way goes on from there."""
+    try:
+        record = records.read_record(folder)
+    except ValueError:
+        record = None
+    if record is not None and record["status"] == "diverged":  # it would again
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    for earlier in ("record.json", "correct.npy", "routing.npz", FILE_NAME):
+        (folder / earlier).unlink(missing_ok=True)
+
+
+def _with_fewer_images_at_once(
+    config: DictConfig, attempt: Callable[[int], dict[str, Any]]
+) -> tuple[dict[str, Any], int]:
+    """What a run comes to and the parts of its batches: twice as many after each lack of memory, if asked."""
+    parts = config.optim.accumulation_steps
+    while (outcome := attempt(parts))["status"] == "oom":
+        outcome["error"] = (
+            f"out of memory with {config.batch_size // parts} images at once: give runtime.retry_oom=true, "
+            f"optim.accumulation_steps={2 * parts} or a smaller batch_size ({_first_line(outcome['error'])})"
+        )
+        logger.error(outcome["error"])
+        if not config.runtime.retry_oom or not can_part(config, 2 * parts):
+            break
+        parts *= 2
+    return outcome, parts
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def _outcome(
+    folder: Path, measure: Callable[[int], dict[str, Any]], accumulation_steps: int
+) -> dict[str, Any]:
     """What a run came to: an error is an outcome too, which the board counts."""
     nothing = {"metrics": {}, "cost": {}, "placement_blocks": [], "ran": {}}
     try:
-        return {"status": "done", **measure(), "error": None}
+        return {"status": "done", **measure(accumulation_steps), "error": None}
+    except RequeueError:
+        raise
     except CorruptImageError:  # the input is at fault, not the configuration: nothing is left of the run
         shutil.rmtree(folder)
         raise
     except DivergedError as error:
         return {"status": "diverged", **nothing, "error": str(error)}
-    except torch.OutOfMemoryError as error:
-        return {"status": "oom", **nothing, "error": str(error)}
     except Exception as error:
-        if "can't allocate memory" in str(error):  # the allocator of the CPU has no error of its own
+        # The allocator of the CPU has no error of its own.
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             return {"status": "oom", **nothing, "error": str(error)}
         logger.error("the run failed: %s: %s", type(error).__name__, error)
         return {"status": "failed", **nothing, "error": traceback.format_exc()}
 
 
 def _measure(
-    config: DictConfig, data: Data, weights: Weights | None, folder: Path, log: Callable[[Row], None]
+    config: DictConfig,
+    data: Data,
+    weights: Weights | None,
+    folder: Path,
+    log: Callable[[Row], None],
+    warned: Warned,
+    accumulation_steps: int,
 ) -> dict[str, Any]:
     """Build, train and evaluate; the metrics and costs of the record."""
     device = choose_device(config.runtime.device)
@@ -161,35 +212,63 @@ def _measure(
     memory.forget()  # what the measurement of backends took
     optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
     random_seed(config.seed + TRAINING_SEED_OFFSET)
-    trained = train(
-        model,
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    checkpoints = RunCheckpoints(
+        folder / "checkpoint",
+        folder / "metrics.jsonl",
+        State(model, optimizer, scaler, None, device),
+        warned,
+        every_steps=config.runtime.checkpoint_every_steps,
+        every_minutes=config.runtime.checkpoint_every_minutes,
+        keep=config.runtime.keep_checkpoints,
+        peak_memory_gib=memory.peak_gib,
+    )
+    progress = checkpoints.restore()
+    if progress.restarts:
+        logger.warning("going on from step %d, restart %d", progress.step, progress.restarts)
+    evaluation = train(
+        TrainingStep(
+            model,
+            list(moe_layers(model).values()),
+            optimizer,
+            F.cross_entropy,
+            mix=None,
+            ema=None,
+            accumulation_steps=accumulation_steps,
+            clip_grad=config.optim.clip_grad,
+            autocast=autocast,
+            scaler=scaler,
+            device=device,
+        ),
         data.train,
-        optimizer,
         scheduler,
+        progress,
         epochs=config.epochs,
-        accumulation_steps=config.optim.accumulation_steps,
-        clip_grad=config.optim.clip_grad,
-        autocast=autocast,
-        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-        device=device,
-        evaluate=lambda: evaluate(model, data.test.epoch(0), device, autocast),
+        evaluate=lambda: evaluate(model, checkpoints.watched(data.test.epoch(0), progress), device, autocast),
         eval_every=config.eval_every,
         log=log,
         log_every_steps=config.runtime.log_every_steps,
+        checkpoints=checkpoints,
     )
-    records.write_correct(folder, trained.evaluation.correct)
-    records.write_maps(folder, trained.evaluation.maps)
+    records.write_correct(folder, evaluation.correct)
+    records.write_maps(folder, evaluation.maps)
+    peak = memory.peak_gib()
     measured = {
-        "images_per_second": trained.num_images / trained.seconds,
-        "train_seconds": trained.seconds,
-        "peak_memory_gib": memory.peak_gib(),
+        "images_per_second": progress.num_images / progress.seconds,
+        "train_seconds": progress.seconds,
+        "peak_memory_gib": None if peak is None else max(peak, progress.peak_memory_gib),
     }
     write_weights(folder, model)
     return {
-        "metrics": trained.evaluation.metrics,
+        "metrics": evaluation.metrics,
         "cost": asdict(costs) | measured,
         "placement_blocks": blocks,
-        "ran": {"attention": attention, "backend": backend},
+        "ran": {
+            "attention": attention,
+            "backend": backend,
+            "started": datetime.fromtimestamp(progress.started, timezone.utc).isoformat(),
+            "restarts": progress.restarts,
+        },
     }
 
 

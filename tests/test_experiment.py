@@ -24,6 +24,8 @@ from routerbench.compose import cells
 from routerbench.data.image_files import CorruptImageError
 from routerbench.identity import identity, run_id
 from routerbench.moe.surgery import moe_layers
+from routerbench.signals import Warned
+from routerbench.step import TrainingStep
 from routerbench.weights import read_weights
 
 # About half a second: 22 steps of a small ViT on the digits.
@@ -74,9 +76,8 @@ def composed(tmp_path: Path) -> Compose:
 def run(config: DictConfig) -> tuple[str, str]:
     """What became of the run, and what was shown."""
     shown = io.StringIO()
-    status = experiment.run(
-        config, command="a command", console=Console(file=shown, width=200), title="[1/1] run"
-    )
+    console = Console(file=shown, width=200)
+    status = experiment.run(config, command="a command", console=console, title="[1/1] run", warned=Warned())
     return status, shown.getvalue()
 
 
@@ -124,8 +125,9 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     assert all(value > 0 for value in record["cost"].values())
     versions = {"python", "routerbench", "torch", "timm", "hydra-core", "numpy"}
     assert set(record["provenance"]["versions"]) == versions
-    ran = {"commit", "versions", "device", "command", "started", "finished", "attention", "backend"}
-    assert {*record["provenance"]} == ran
+    origin = {"commit", "versions", "device", "command", "started", "finished"}
+    ran = {"attention", "backend", "accumulation_steps", "restarts"}
+    assert {*record["provenance"]} == origin | ran
     assert (record["provenance"]["attention"], record["provenance"]["backend"]) == ("fused", "loop")
     assert record["provenance"]["command"] == "a command"
     assert record["provenance"]["started"] < record["provenance"]["finished"]
@@ -211,8 +213,8 @@ def test_for_one_seed_all_routers_start_from_one_backbone_and_draw_the_same(
 ) -> None:
     started: list[tuple[dict[str, Tensor], Tensor]] = []
 
-    def stop(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
-        started.append((dict(model.state_dict()), torch.get_rng_state()))
+    def stop(step: TrainingStep, *args: Any, **kwargs: Any) -> None:
+        started.append((dict(step.model.state_dict()), torch.get_rng_state()))
         raise RuntimeError("stop")
 
     monkeypatch.setattr(experiment, "train", stop)
@@ -271,7 +273,9 @@ def test_a_run_that_diverges_says_at_which_step(composed: Compose) -> None:
     config = composed("router=dense", "optim.lr=1e30", "optim.warmup_epochs=0", "optim.clip_grad=null")
     assert run(config)[0] == "diverged"
     record = record_of(config)
-    assert record["error"] == "the loss is nan at step 2"
+    assert record["error"] == (
+        "the loss is nan at step 2: blocks.0.norm1 (LayerNorm) is the first layer whose output is not finite"
+    )
     assert (record["metrics"], record["cost"]) == ({}, {})
 
 
@@ -425,8 +429,8 @@ def started(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     """The model that a run would train."""
     models = []
 
-    def stop(model: nn.Module, *args: Any, **kwargs: Any) -> None:
-        models.append(model.eval())
+    def stop(step: TrainingStep, *args: Any, **kwargs: Any) -> None:
+        models.append(step.model.eval())
         raise Started
 
     with monkeypatch.context() as patched:

@@ -17,8 +17,8 @@ from routerbench.moe.layer import MoE
 from routerbench.moe.plan import SoftPlan, SparsePlan
 from routerbench.moe.router import Router
 from routerbench.moe.surgery import moe_layers
+from routerbench.step import router_losses
 from routerbench.timing import Contestant
-from routerbench.train import router_losses
 
 # Contestants by name, each made when its turn comes; ValueError says why one cannot be.
 Makers = dict[str, Callable[[], Contestant]]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from routerbench.attention import choose_attention
@@ -12,8 +13,8 @@ from routerbench.build import build_backbone, sparsify
 from routerbench.moe.backends import default_backend
 from routerbench.moe.surgery import moe_layers
 from routerbench.optim import make_optimizer
+from routerbench.step import TrainingStep
 from routerbench.timing import Contestant
-from routerbench.train import training_step
 
 NUM_CLASSES = 1000
 
@@ -67,19 +68,19 @@ def _training(
     autocast = autocast_to(case.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=case.precision == "fp16")
     layers = list(moe_layers(model).values())
-
-    def step() -> None:
-        training_step(
-            model,
-            layers,
-            images,
-            labels,
-            optimizer,
-            accumulation_steps=1,
-            clip_grad=None,
-            autocast=autocast,
-            scaler=scaler,
-        )
+    step = TrainingStep(
+        model,
+        layers,
+        optimizer,
+        F.cross_entropy,
+        mix=None,
+        ema=None,
+        accumulation_steps=1,
+        clip_grad=None,
+        autocast=autocast,
+        scaler=scaler,
+        device=device,
+    )
 
     def reset() -> None:
         optimizer.zero_grad()
@@ -88,4 +89,4 @@ def _training(
 
     with autocast:
         backend = layers[0].backend or default_backend(layers[0].experts, device) if layers else None
-    return Contestant(name, step, reset, backend)
+    return Contestant(name, lambda: step(images, labels, 0), reset, backend)

@@ -79,10 +79,13 @@ class ArrayLoader:
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch; what happens to an image hangs on seed, epoch and its place in the set."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from that of number `start` on.
+
+        What happens to an image hangs on seed, epoch and its place in the set.
+        """
         draws = torch.rand(len(self.arrays), NUM_DRAWS, generator=generator(self.seed, number, AUGMENT))
-        for indices in self.order.indices(number).split(self.batch_size):
+        for indices in self.order.indices(number)[start * self.batch_size :].split(self.batch_size):
             images = self.augment.change(self.arrays.images.index_select(0, indices), draws[indices])
             images = normalise(resize(images, self.image_size), self.mean, self.std)
             yield images, self.arrays.labels[indices]
@@ -116,12 +119,15 @@ class FileLoader:
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch; raises CorruptImageError, which names the file."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from that of number `start` on.
+
+        Raises CorruptImageError, which names the file.
+        """
         batches = DataLoader(
             SeededFiles(self.read, self.files.targets, self.transform, self.seed, number),
             batch_size=self.batch_size,
-            sampler=self.order.indices(number).tolist(),
+            sampler=self.order.indices(number)[start * self.batch_size :].tolist(),
             num_workers=self.workers,
             collate_fn=collate,
             generator=generator(self.seed, number, WORKERS),  # else it draws from the global one

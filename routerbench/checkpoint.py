@@ -1,0 +1,197 @@
+"""Checkpoints: the whole state of a run, on disk, in a form that knows no number of processes.
+
+They are folders of safetensors files with checksums, written by `torch.distributed.checkpoint`.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint import TensorStorageMetadata
+
+from routerbench.signals import RequeueError, Warned
+from routerbench.state import State, as_tensor
+from routerbench.train import Progress
+
+logger = logging.getLogger(__name__)
+
+CHECKSUMS = "checksums.json"
+Item = TypeVar("Item")
+
+
+@dataclass
+class RunCheckpoints:
+    """The checkpoints of a run, `step-<number>` in `folder`: the last `keep`, and the best."""
+
+    folder: Path
+    rows: Path
+    """`metrics.jsonl`, which is cut back to where the state was saved."""
+    state: State
+    warned: Warned
+    every_steps: int | None
+    every_minutes: float | None
+    keep: int
+    peak_memory_gib: Callable[[], float | None]
+    saved: float = field(default_factory=time.monotonic)
+
+    def due(self, progress: Progress) -> bool:
+        """Whether the steps or minutes have passed, or a scheduler asks to stop."""
+        by_steps = self.every_steps is not None and progress.step % self.every_steps == 0
+        by_time = self.every_minutes is not None and time.monotonic() - self.saved >= 60 * self.every_minutes
+        return by_steps or by_time or self.warned.by is not None
+
+    def save(self, progress: Progress) -> None:
+        """Keep the state that goes with this progress.
+
+        Raises RequeueError, afterwards, where a scheduler asked to stop.
+        """
+        progress.rows_bytes = _synced_size(self.rows)
+        progress.peak_memory_gib = max(progress.peak_memory_gib, self.peak_memory_gib() or 0.0)
+        write(self.folder / f"step-{progress.step:09d}", self.state.tensors() | _as_tensors(progress))
+        if _rank() == 0:
+            self._prune(progress.best_step)
+        self.saved = time.monotonic()
+        if self.warned.by is not None:
+            raise RequeueError(f"stopped by {self.warned.by} at step {progress.step}, which is kept")
+
+    def watched(self, batches: Iterable[Item], progress: Progress) -> Iterator[Item]:
+        """The batches of an evaluation, for whose end a scheduler need not wait."""
+        for batch in batches:
+            if self.warned.by is not None:
+                self.save(progress)
+            yield batch
+
+    def restore(self) -> Progress:
+        """Go on from the latest checkpoint that is whole; from the start where there is none.
+
+        Raises ValueError for a checkpoint of another model.
+        """
+        folder = next(filter(_is_whole, self._newest_first()), None)
+        progress = Progress()
+        if folder is not None:
+            try:
+                tensors = read(folder, self.state, _as_tensors(progress))
+            except ValueError as error:
+                raise ValueError(f"{folder} {error}: remove it to start again") from error
+            self.state.take(tensors)
+            for name, value in progress.kept().items():
+                setattr(progress, name, type(value)(tensors[f"progress/{name}"].item()))
+            progress.restarts += 1
+        if self.rows.exists():
+            os.truncate(self.rows, progress.rows_bytes)
+        return progress
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"), reverse=True)
+
+    def _prune(self, best_step: int) -> None:
+        for folder in self._newest_first()[self.keep :]:
+            if folder.name != f"step-{best_step:09d}":
+                shutil.rmtree(folder)
+
+
+def write(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a checkpoint, whole or not at all; every process calls this with its shards."""
+    partial = folder.with_name(f".{folder.name}")
+    if _rank() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    _wait_for_all()
+    with _one_process_is_fine():
+        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True))
+    if _rank() == 0:
+        sums = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
+        (partial / CHECKSUMS).write_text(json.dumps(sums))
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        _sync(folder.parent)
+    _wait_for_all()
+
+
+def read(folder: Path, state: State, further: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a checkpoint holds of `state` and `further`; the weights are read into the model's own.
+
+    Raises ValueError for a checkpoint of another model.
+    """
+    reader = dcp.HuggingFaceStorageReader(str(folder))
+    stored = reader.read_metadata().state_dict_metadata
+    sizes = {
+        name: (entry.size, entry.properties.dtype)
+        for name, entry in stored.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
+    room = state.room_for({name: size for name, size in sizes.items() if name not in further})
+    tensors = room | {name: tensor for name, tensor in further.items() if name in sizes}
+    with _one_process_is_fine():
+        dcp.load(tensors, storage_reader=reader)
+    return tensors
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the files of a checkpoint are those that were written."""
+    try:
+        sums = json.loads((folder / CHECKSUMS).read_text())
+        files = {file.name: file for file in folder.iterdir() if file.name != CHECKSUMS}
+        whole = bool(files) and sums == {name: _checksum(file) for name, file in files.items()}
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        logger.warning("%s is damaged: the checkpoint before it is used", folder)
+    return whole
+
+
+def _checksum(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _synced_size(file: Path) -> int:
+    if not file.exists():
+        return 0
+    _sync(file)
+    return file.stat().st_size
+
+
+def _as_tensors(progress: Progress) -> dict[str, Tensor]:
+    return {f"progress/{name}": as_tensor(value) for name, value in progress.kept().items()}
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _wait_for_all() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+@contextmanager
+def _one_process_is_fine() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        yield

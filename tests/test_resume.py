@@ -1,0 +1,345 @@
+"""A run that was stopped at any step ends as one that never was: the same bits, rows and metrics."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from rich.console import Console
+
+from routerbench import experiment, records
+from routerbench.compose import cells
+from routerbench.identity import identity, run_id
+from routerbench.signals import RequeueError, Warned
+from routerbench.step import DivergedError, StepResult, TrainingStep
+
+EPOCHS, STEPS_PER_EPOCH = 2, 4
+# Everything that could go on differently: noise, drop path, parts, images decoded and cropped by workers.
+WORDS = (
+    "data=folder",
+    "data.image_size=16",
+    "augment=imagenet",
+    f"epochs={EPOCHS}",
+    "batch_size=4",
+    "optim.accumulation_steps=2",
+    "model.drop_path_rate=0.3",
+    "+model.arguments.depth=2",
+    "+model.arguments.embed_dim=16",
+    "+model.arguments.num_heads=2",
+    "num_experts=4",
+    "runtime.wandb=disabled",
+    "runtime.threads=1",
+    "runtime.backend=loop",
+    "runtime.log_every_steps=1",
+)
+
+
+class KilledError(BaseException):
+    """No error of a run, which would be an outcome."""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    draws = np.random.default_rng(0)
+    for part, count in (("train", 9), ("val", 3)):
+        for name in ("cat", "dog"):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = draws.integers(256, size=(20, 24, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def composed(images: Path, tmp_path: Path) -> Compose:
+    def compose(results: str, *words: str) -> DictConfig:
+        further = (f"data.path={images}", f"runtime.results={tmp_path / results}", "runtime.workers=0")
+        return cells([*WORDS, *further, *words], None, False)[0]
+
+    return compose
+
+
+def run(config: DictConfig, warned: Warned | None = None) -> str:
+    console = Console(file=io.StringIO())
+    return experiment.run(config, command="", console=console, title="", warned=warned or Warned())
+
+
+def folder_of(config: DictConfig) -> Path:
+    return records.run_folder(Path(config.runtime.results), run_id(identity(config)))
+
+
+def recorded(config: DictConfig) -> dict[str, Any]:
+    record = records.read_record(folder_of(config))
+    assert record is not None
+    return record
+
+
+def outcome(config: DictConfig) -> dict[str, Any]:
+    """What must not hang on how often a run was stopped."""
+    folder, record = folder_of(config), recorded(config)
+    return {
+        "status": record["status"],
+        "metrics": record["metrics"],
+        "rows": (folder / "metrics.jsonl").read_text(),
+        "correct": (folder / "correct.npy").read_bytes(),
+        **{path.name: path.read_bytes() for path in folder.glob("*.safetensors")},
+    }
+
+
+def stopped_at(step: int, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until so many steps are taken, and then stop without a word."""
+    take = TrainingStep.__call__
+
+    def take_or_stop(self: TrainingStep, images: Any, labels: Any, number: int) -> StepResult:
+        if number == step:
+            raise KilledError
+        return take(self, images, labels, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingStep, "__call__", take_or_stop)
+        with pytest.raises(KilledError):
+            run(config)
+
+
+def test_a_run_stopped_at_any_step_ends_as_one_that_was_not(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("router=token_choice", "router.noise_std=1.0")
+    whole = composed("whole", *words)
+    assert run(whole) == "done"
+    expected = outcome(whole)
+    for step in range(EPOCHS * STEPS_PER_EPOCH):
+        config = composed(f"at_{step}", *words, "runtime.checkpoint_every_steps=3")
+        stopped_at(step, config, monkeypatch)
+        assert records.read_record(folder_of(config)) is None
+        assert run(config) == "done"
+        assert outcome(config) == expected
+        record = recorded(config)
+        assert record["provenance"]["restarts"] == int(step >= 3)
+        images_seen = record["cost"]["images_per_second"] * record["cost"]["train_seconds"]
+        assert images_seen == pytest.approx(EPOCHS * STEPS_PER_EPOCH * 4)
+
+
+@pytest.mark.parametrize(
+    ("router", "precision"),
+    [
+        ("sigmoid_bias", "fp16"),
+        ("random", "fp32"),
+        ("soft", "bf16"),
+        ("sparse_expert_choice", "fp32"),
+        ("dense", "fp16"),
+    ],
+)
+def test_every_kind_of_router_goes_on(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, router: str, precision: str
+) -> None:
+    words = (f"router={router}", f"precision={precision}", "runtime.backend=bmm")
+    whole = composed("whole", *words)
+    config = composed("stopped", *words, "runtime.checkpoint_every_steps=2")
+    assert run(whole) == "done"
+    stopped_at(7, config, monkeypatch)
+    assert run(config) == "done"
+    assert outcome(config) == outcome(whole)
+
+
+def test_a_run_stopped_again_and_again_ends_as_one_that_was_not(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, config = composed("whole"), composed("stopped", "runtime.checkpoint_every_steps=1")
+    for step in (2, 3, 7):
+        stopped_at(step, config, monkeypatch)
+    assert run(config) == run(whole) == "done"
+    assert outcome(config) == outcome(whole)
+    record = recorded(config)
+    assert record["provenance"]["restarts"] == 3
+    assert record["provenance"]["started"] < recorded(whole)["provenance"]["started"]
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, config = composed("whole"), composed("stopped", "runtime.checkpoint_every_steps=2")
+    stopped_at(7, config, monkeypatch)
+    latest = folder_of(config) / "checkpoint" / "step-000000006"
+    (shard,) = latest.glob("*.safetensors")
+    os.truncate(shard, 1000)
+    assert run(config) == run(whole) == "done"
+    assert outcome(config) == outcome(whole)
+
+
+@pytest.mark.parametrize("step", [0, 3, 5])
+def test_a_warning_keeps_the_state_and_the_run_goes_on(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    whole, config = composed("whole"), composed("stopped")
+    warned, take = Warned(), TrainingStep.__call__
+
+    def warn(self: TrainingStep, images: Any, labels: Any, number: int) -> StepResult:
+        warned.by = "SIGTERM" if number == step else warned.by
+        return take(self, images, labels, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingStep, "__call__", warn)
+        with pytest.raises(RequeueError, match=f"^stopped by SIGTERM at step {step + 1}, which is kept$"):
+            run(config, warned)
+    assert records.read_record(folder_of(config)) is None
+    assert run(config) == run(whole) == "done"
+    assert outcome(config) == outcome(whole)
+
+
+def test_a_warning_during_an_evaluation_loses_neither_it_nor_a_row(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, config = composed("whole"), composed("stopped")
+    warned, evaluate = Warned(), experiment.evaluate
+
+    def warn(*args: Any, **kwargs: Any) -> Any:
+        warned.by = "SIGUSR1"
+        return evaluate(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment, "evaluate", warn)
+        with pytest.raises(RequeueError, match=r"^stopped by SIGUSR1 at step 4, which is kept$"):
+            run(config, warned)
+    assert run(config) == run(whole) == "done"
+    assert outcome(config) == outcome(whole)
+
+
+def command(results: Path, images: Path) -> list[str]:
+    """A run of minutes, with two workers, that can be watched by its rows."""
+    words = [word for word in WORDS if not word.startswith("epochs")]
+    further = [f"data.path={images}", f"runtime.results={results}", "runtime.workers=2", "epochs=300"]
+    program = [sys.executable, "-m", "routerbench", "train"]
+    return [*program, *words, *further, "runtime.checkpoint_every_steps=3", "eval_every=1000"]
+
+
+def started(results: Path, images: Path) -> subprocess.Popen[str]:
+    """The command, in the midst of its steps."""
+    process = subprocess.Popen(command(results, images), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(results.glob("runs/*/checkpoint/step-*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_scheduler_reads_from_the_exit_code_that_the_run_is_to_be_queued_again(
+    images: Path, tmp_path: Path, name: str
+) -> None:
+    process = started(tmp_path, images)
+    process.send_signal(signal.Signals[name])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75
+    last = errors.splitlines()[-1]
+    assert re.fullmatch(
+        rf"stopped by {name} at step \d+, which is kept: the same command goes on from there", last
+    )
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert not (folder / "record.json").exists()
+
+
+def test_a_killed_process_leaves_what_another_goes_on_from(images: Path, tmp_path: Path) -> None:
+    process = started(tmp_path / "killed", images)
+    process.kill()
+    process.communicate()
+    (folder,) = (tmp_path / "killed" / "runs").iterdir()
+    steps = sorted(int(path.name[5:]) for path in (folder / "checkpoint").glob("step-*"))
+    assert steps
+    again = started(tmp_path / "killed", images)
+    while max(int(path.name[5:]) for path in (folder / "checkpoint").glob("step-*")) <= steps[-1]:
+        assert again.poll() is None
+        time.sleep(0.05)
+    again.send_signal(signal.SIGTERM)
+    _, errors = again.communicate(timeout=60)
+    assert f"going on from step {steps[-1]}, restart 1" in errors
+    rows = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows == list(range(1, len(rows) + 1))
+
+
+def out_of_memory(monkeypatch: pytest.MonkeyPatch, images_at_once: int) -> None:
+    """Let a step that gives the model more than so many images at once fail as a GPU does."""
+    backward = TrainingStep._backward
+
+    def fail(self: TrainingStep, images: torch.Tensor, targets: torch.Tensor) -> Any:
+        if len(images) // self.accumulation_steps > images_at_once:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return backward(self, images, targets)
+
+    monkeypatch.setattr(TrainingStep, "_backward", fail)
+
+
+def test_a_lack_of_memory_is_said_in_one_line(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    out_of_memory(monkeypatch, 1)
+    config = composed("results")
+    assert run(config) == "oom"
+    text = (
+        "out of memory with 2 images at once: give runtime.retry_oom=true, optim.accumulation_steps=4 or a "
+        "smaller batch_size (CUDA out of memory. Tried to allocate 2.00 GiB.)"
+    )
+    assert recorded(config)["error"] == text
+    assert text in [record.getMessage() for record in caplog.records]
+
+
+def test_a_run_out_of_memory_goes_on_with_fewer_images_at_once(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finer = composed("finer", "optim.accumulation_steps=4")
+    assert run(finer) == "done"
+    out_of_memory(monkeypatch, 1)
+    config = composed("results", "runtime.retry_oom=true")
+    assert run(config) == "done"
+    record, expected = recorded(config), recorded(finer)
+    assert record["provenance"]["accumulation_steps"] == 4
+    assert record["config"]["optim"]["accumulation_steps"] == 2
+    assert record["metrics"] == expected["metrics"]
+
+
+def test_one_image_that_does_not_fit_ends_the_run(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    out_of_memory(monkeypatch, 0)
+    config = composed("results", "runtime.retry_oom=true")
+    assert run(config) == "oom"
+    assert recorded(config)["error"].startswith("out of memory with 1 images at once: give ")
+
+
+def test_a_failed_run_goes_on_and_a_diverged_one_begins_again(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = TrainingStep.__call__
+    for error, restarts in ((OSError("a disk is full"), 1), (DivergedError("the loss is nan"), 0)):
+
+        def fail(self: TrainingStep, images: Any, labels: Any, number: int, error: Exception = error) -> Any:
+            if number == 5:
+                raise error
+            return take(self, images, labels, number)
+
+        words = ("runtime.checkpoint_every_steps=2", f"seed={restarts}")
+        config = composed("results", *words)
+        with monkeypatch.context() as patched:
+            patched.setattr(TrainingStep, "__call__", fail)
+            assert run(config) in ("failed", "diverged")
+        assert run(composed("results", *words, "runtime.retry=true")) == "done"
+        assert recorded(config)["provenance"]["restarts"] == restarts
+        whole = composed("whole", f"seed={restarts}")
+        assert run(whole) == "done"
+        assert outcome(config) == outcome(whole)
