@@ -21,6 +21,7 @@ from routerbench import experiment, parts, records
 from routerbench.build import build_backbone, sparsify
 from routerbench.compose import cells
 from routerbench.identity import identity, run_id
+from routerbench.signals import Warned
 from routerbench.weights import check_fit, head_prefixes, with_new_head, with_positions_of, write_weights
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ def run(config: DictConfig) -> Path:
     """The folder of the run, once it is done."""
     parts.verify(config)
     console = Console(file=io.StringIO())
-    assert experiment.run(config, command="a command", console=console, title="run") == "done"
+    status = experiment.run(config, command="a command", console=console, title="run", warned=Warned())
+    assert status == "done"
     return records.run_folder(Path(config.runtime.results), run_id(identity(config)))
 
 
