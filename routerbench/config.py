@@ -17,7 +17,6 @@ NOT_NEGATIVE = (
     "optim.warmup_epochs",
     "optim.warmup_lr",
     "optim.min_lr",
-    "runtime.workers",
     "runtime.decoded_cache_gib",
 )
 
@@ -64,8 +63,8 @@ class Runtime:
     """Folder of the records."""
     device: str = MISSING
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
-    workers: int = MISSING
-    """Processes that decode images."""
+    workers: int | None = MISSING
+    """Processes that decode images; null: one for each core that this process may use."""
     decoded_cache_gib: float = MISSING
     """What the decoded images of a split may take, if all of them fit: they are not decoded again then."""
     threads: int | None = MISSING
@@ -113,6 +112,8 @@ class Config:
     """fp32, bf16 or fp16 autocast."""
     eval_every: int = MISSING
     """Epochs between evaluations; the last epoch is always evaluated."""
+    eval: dict[str, Any] = field(default_factory=dict)
+    """What else is evaluated at the end, by name: files of `conf/eval`."""
     runtime: Runtime = MISSING
 
 
@@ -203,6 +204,8 @@ def _check_ranges(config: DictConfig) -> None:
         check_not_negative("optim.expert_weight_decay", config.optim.expert_weight_decay)
     if config.optim.clip_grad is not None:
         check_positive("optim.clip_grad", config.optim.clip_grad)
+    if config.runtime.workers is not None:
+        check_not_negative("runtime.workers", config.runtime.workers)
     if config.runtime.threads is not None:
         check_count("runtime.threads", config.runtime.threads)
     for key, check_number in (("num_experts", check_count), ("capacity_factor", check_positive)):

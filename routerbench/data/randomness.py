@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-ORDER, AUGMENT, WORKERS = range(1, 4)  # what a stream of random numbers is for
+ORDER, AUGMENT, WORKERS, ERASE, HOLD_OUT = range(1, 6)  # what a stream of random numbers is for
 
 
 def generator(*key: int) -> torch.Generator:

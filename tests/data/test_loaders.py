@@ -12,23 +12,41 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets import ImageFolder
 
 from routerbench.data import loaders, sources
-from routerbench.data.loaders import FileLoader, Loader
+from routerbench.data.image_files import EncodedFiles
+from routerbench.data.loaders import Decoding, FileLoader, Loader
+from routerbench.data.orders import ALONE, Share
 from routerbench.data.sources import Arrays
-from routerbench.data.transforms import Augmentation, CropFlip, InceptionCrop, NoAugmentation
+from routerbench.data.transforms import Augmentation, CentreCrop, CropFlip, InceptionCrop, NoAugmentation
 
 # Python 3.12 warns that forking a process with threads may lock; torch's loader forks.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # on a machine of few cores
+]
 
 NONE = NoAugmentation("none")
-CROP_FLIP = CropFlip("crop_flip", padding=2, hflip=0.5, vflip=0.5, transpose=0.5)
-IMAGENET = InceptionCrop("imagenet", (0.5, 1.0), (0.75, 1.33), 0.5, "rand-m9-mstd0.5-inc1", "bicubic")
+ONCE: dict[str, Any] = {"num_repeats": 1, "random_erasing": 0.0, "random_erasing_mode": "pixel"}
+CROP_FLIP = CropFlip(name="crop_flip", padding=2, hflip=0.5, vflip=0.5, transpose=0.5, **ONCE)
+IMAGENET = InceptionCrop(
+    name="imagenet",
+    scale=(0.5, 1.0),
+    ratio=(0.75, 1.33),
+    hflip=0.5,
+    rand_augment="rand-m9-mstd0.5-inc1",
+    color_jitter=0.0,
+    interpolation="bicubic",
+    **ONCE,
+)
 
 
 def exactly(text: str) -> str:
     return f"^{re.escape(text)}$"
+
+
+def folder(root: Path) -> sources.Source:
+    return sources.folder(str(root), train_split="train", test_split=None, class_map=None)
 
 
 @pytest.fixture
@@ -39,18 +57,43 @@ def arrays() -> Arrays:
     return Arrays(images, torch.arange(11))
 
 
-def training(dataset: Any, augment: Augmentation, **changes: float) -> Loader:
-    settings: dict[str, Any] = {"batch_size": 4, "image_size": 8, "seed": 0, "workers": 0, **changes}
-    settings.setdefault("decoded_cache_gib", 1.0)
+COLOURS: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def decoding(workers: int = 0, cache_gib: float = 1.0, skip_corrupt: bool = False) -> Decoding:
+    return Decoding(workers, cache_gib, skip_corrupt, CentreCrop(0.875, "bicubic"))
+
+
+def training(
+    dataset: Any,
+    augment: Augmentation,
+    batch_size: int = 4,
+    image_size: int = 8,
+    seed: int = 0,
+    share: Share = ALONE,
+    **of_decoding: Any,
+) -> Loader:
     return loaders.train_loader(
-        dataset, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), augment=augment, **settings
+        dataset,
+        batch_size=batch_size,
+        image_size=image_size,
+        augment=augment,
+        seed=seed,
+        share=share,
+        decoding=decoding(**of_decoding),
+        **COLOURS,
     )
 
 
-def evaluation(dataset: Any, batch_size: int, workers: int = 0) -> Loader:
-    settings: dict[str, Any] = {"image_size": 8, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    settings["decoded_cache_gib"] = 1.0
-    return loaders.test_loader(dataset, batch_size=batch_size, workers=workers, **settings)
+def evaluation(dataset: Any, batch_size: int, share: Share = ALONE, **of_decoding: Any) -> Loader:
+    return loaders.test_loader(
+        dataset,
+        batch_size=batch_size,
+        image_size=8,
+        share=share,
+        decoding=decoding(**of_decoding),
+        **COLOURS,
+    )
 
 
 def all_of(loader: Loader, epoch: int) -> tuple[Tensor, Tensor]:
@@ -115,7 +158,7 @@ def test_an_image_is_augmented_anew_in_each_epoch(arrays: Arrays) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_image_files_do_not_hang_on_workers(image_root: Path, workers: int) -> None:
-    train = sources.folder(str(image_root)).train
+    train = folder(image_root).train
     images, labels = all_of(training(train, IMAGENET, batch_size=3, workers=workers), epoch=1)
     random.seed(5)
     expected, expected_labels = all_of(training(train, IMAGENET, batch_size=2), epoch=1)
@@ -126,36 +169,38 @@ def test_image_files_do_not_hang_on_workers(image_root: Path, workers: int) -> N
 
 
 def test_image_files_of_the_test_set_come_once_in_order(image_root: Path) -> None:
-    images, labels = all_of(evaluation(sources.folder(str(image_root)).test, batch_size=2), epoch=0)
+    images, labels = all_of(evaluation(folder(image_root).test, batch_size=2), epoch=0)
     assert labels.tolist() == [0, 0, 1, 1, 1]
     # The colours of conftest, (40 * number, 200 * label, 100), far from the white pixel.
     expected = [[0, 0, 100], [40, 0, 100], [0, 200, 100], [40, 200, 100], [80, 200, 100]]
     assert (images[:, :, -1, -1] * 255).round().int().tolist() == expected
 
 
-def count_decodings(files: ImageFolder, log: Path) -> None:
+def count_decodings(monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
     """Let a line for each decoding, in whatever process, be written to `log`."""
     log.touch()
-    decode = files.loader
+    read = EncodedFiles.read
 
-    def counted(path: str) -> Any:
+    def counted(files: EncodedFiles, index: int) -> Any:
         with log.open("a") as file:
-            file.write(f"{path}\n")
-        return decode(path)
+            file.write(f"{files.name(index)}\n")
+        return read(files, index)
 
-    files.loader = counted
+    monkeypatch.setattr(EncodedFiles, "read", counted)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_image_files_that_fit_are_decoded_once(image_root: Path, workers: int) -> None:
-    train = sources.folder(str(image_root)).train
-    assert isinstance(train, ImageFolder)
+def test_image_files_that_fit_are_decoded_once(
+    image_root: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    train = folder(image_root).train
+    assert isinstance(train, EncodedFiles)
     log = image_root / "decoded"
-    count_decodings(train, log)
+    count_decodings(monkeypatch, log)
     kept = training(train, IMAGENET, batch_size=3, workers=workers)
     batches = [all_of(kept, epoch) for epoch in range(2)]
-    assert sorted(log.read_text().split()) == sorted(path for path, _ in train.samples)
-    anew = training(train, IMAGENET, batch_size=3, workers=workers, decoded_cache_gib=0.0)
+    assert sorted(log.read_text().split()) == sorted(train.name(index) for index in range(6))
+    anew = training(train, IMAGENET, batch_size=3, workers=workers, cache_gib=0.0)
     for epoch, (images, labels) in enumerate(batches):
         expected, expected_labels = all_of(anew, epoch)
         assert torch.equal(images, expected)
@@ -165,11 +210,11 @@ def test_image_files_that_fit_are_decoded_once(image_root: Path, workers: int) -
 
 # Six images of 4 x 4 pixels in three colours, and a byte for each of them.
 @pytest.mark.parametrize(("num_bytes", "decodings"), [(6 * (3 * 16 + 1), 6), (6 * (3 * 16 + 1) - 1, 12)])
-def test_a_split_is_kept_as_a_whole_or_not_at_all(image_root: Path, num_bytes: int, decodings: int) -> None:
-    train = sources.folder(str(image_root)).train
-    assert isinstance(train, ImageFolder)
-    count_decodings(train, image_root / "decoded")
-    loader = training(train, NONE, batch_size=3, decoded_cache_gib=num_bytes / 2**30)
+def test_a_split_is_kept_as_a_whole_or_not_at_all(
+    image_root: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int, decodings: int
+) -> None:
+    count_decodings(monkeypatch, image_root / "decoded")
+    loader = training(folder(image_root).train, NONE, batch_size=3, cache_gib=num_bytes / 2**30)
     for epoch in range(2):
         all_of(loader, epoch)
     assert len((image_root / "decoded").read_text().split()) == decodings
@@ -179,7 +224,7 @@ def test_a_disk_that_fills_up_costs_no_image(image_root: Path, monkeypatch: pyte
     def full(*args: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    train = sources.folder(str(image_root)).train
+    train = folder(image_root).train
     expected = all_of(training(train, NONE, batch_size=3), 0)[0]
     monkeypatch.setattr("os.pwrite", full)
     loader = training(train, NONE, batch_size=3)
@@ -187,15 +232,16 @@ def test_a_disk_that_fills_up_costs_no_image(image_root: Path, monkeypatch: pyte
 
 
 def test_a_file_that_is_another_than_its_header_said_is_decoded_anew(image_root: Path) -> None:
-    test = sources.folder(str(image_root)).test
+    test = folder(image_root).test
     loader = evaluation(test, batch_size=2)
     assert isinstance(loader, FileLoader)
-    assert loader.read(0).size == (4, 4)
+    read = loader.images.read
+    assert read(0)[0].size == (4, 4)
     path = image_root / "val" / "cat" / "1.png"
     Image.new("RGB", (6, 2), (7, 8, 9)).save(path)
     for _ in range(2):
-        assert loader.read(1).size == (6, 2)
-        assert loader.read(1).getpixel((5, 1)) == (7, 8, 9)
+        image, label = read(1)
+        assert (image.size, image.getpixel((5, 1)), label) == ((6, 2), (7, 8, 9), 0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -205,7 +251,7 @@ def test_global_generators_are_left_alone(arrays: Arrays, image_root: Path, work
     expected_numpy.set_state(np.random.get_state())
     torch_before = torch.get_rng_state()
     all_of(training(arrays, CROP_FLIP), epoch=0)
-    files = sources.folder(str(image_root))
+    files = folder(image_root)
     all_of(training(files.train, IMAGENET, batch_size=3, workers=workers), epoch=0)
     all_of(evaluation(files.test, batch_size=3, workers=workers), epoch=0)
     assert np.random.rand() == expected_numpy.rand()
@@ -217,7 +263,7 @@ def test_global_generators_are_left_alone(arrays: Arrays, image_root: Path, work
 def test_a_corrupt_image_is_named_in_one_line(image_root: Path, num_bytes: int, workers: int) -> None:
     path = image_root / "val" / "dog" / "1.png"
     path.write_bytes(path.read_bytes()[:num_bytes])
-    loader = evaluation(sources.folder(str(image_root)).test, batch_size=2, workers=workers)
+    loader = evaluation(folder(image_root).test, batch_size=2, workers=workers)
     pattern = rf"^{re.escape(str(path))} cannot be read as an image \(\w+\): replace or remove it$"
     with pytest.raises(ValueError, match=pattern) as caught:
         list(loader.epoch(0))
@@ -245,13 +291,13 @@ def test_an_augmentation_for_arrays_on_files(image_root: Path) -> None:
         "give augment=none or imagenet"
     )
     with pytest.raises(ValueError, match=exactly(text)):
-        training(sources.folder(str(image_root)).train, CROP_FLIP)
+        training(folder(image_root).train, CROP_FLIP)
 
 
 def test_a_padding_as_large_as_the_image(arrays: Arrays) -> None:
     text = "augment.padding=8 needs square images larger than that, and these are 8 x 8"
     with pytest.raises(ValueError, match=exactly(text)):
-        training(arrays, CropFlip("crop_flip", padding=8, hflip=0.0, vflip=0.0, transpose=0.0))
+        training(arrays, CropFlip(name="crop_flip", padding=8, hflip=0.0, vflip=0.0, transpose=0.0, **ONCE))
 
 
 def test_a_file_that_is_no_image_is_named(image_root: Path) -> None:
@@ -259,4 +305,4 @@ def test_a_file_that_is_no_image_is_named(image_root: Path) -> None:
     path.write_text("no image")
     text = f"{path} cannot be read as an image (UnidentifiedImageError): replace or remove it"
     with pytest.raises(ValueError, match=exactly(text)):
-        all_of(training(sources.folder(str(image_root)).train, IMAGENET, batch_size=3), epoch=0)
+        all_of(training(folder(image_root).train, IMAGENET, batch_size=3), epoch=0)

@@ -5,6 +5,7 @@ import hashlib
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,9 @@ CIFAR_HELP = (
     "data=cifar10 needs {} that holds cifar10's files as torchvision lays them out "
     "(data.download=true fetches them)"
 )
+
+
+FOLDER: dict[str, Any] = {"train_split": "train", "test_split": None, "class_map": None}
 
 
 def exactly(text: str) -> str:
@@ -167,7 +171,7 @@ def test_cifar10_that_is_not_there_or_damaged(cifar_root: Path) -> None:
 
 
 def test_folder_reads_class_folders(image_root: Path) -> None:
-    source = sources.folder(str(image_root))
+    source = sources.folder(str(image_root), **FOLDER)
     assert (len(source.train), len(source.test)) == (6, 5)
     assert source.class_names == ("cat", "dog")
 
@@ -179,10 +183,10 @@ def test_folder_reads_class_folders(image_root: Path) -> None:
         ("cifar10", {"download": False}, CIFAR_HELP),
         ("cifar10", {"download": True}, CIFAR_HELP),
         ("cifar100", {"download": False}, CIFAR_HELP.replace("cifar10", "cifar100")),
-        ("folder", {}, FOLDER_HELP),
+        ("folder", FOLDER, FOLDER_HELP),
     ],
 )
-def test_no_folder_given(name: str, settings: dict[str, bool], contents: str) -> None:
+def test_no_folder_given(name: str, settings: dict[str, Any], contents: str) -> None:
     with pytest.raises(ValueError, match=exactly("data.path=null: " + contents.format("the folder"))):
         getattr(sources, name)(None, **settings)
 
@@ -192,11 +196,11 @@ def test_no_folder_given(name: str, settings: dict[str, bool], contents: str) ->
     [
         ("fashion_mnist", {}, FASHION_HELP),
         ("cifar10", {"download": False}, CIFAR_HELP),
-        ("folder", {}, FOLDER_HELP),
+        ("folder", FOLDER, FOLDER_HELP),
     ],
 )
 def test_the_folder_given_does_not_exist(
-    name: str, settings: dict[str, bool], contents: str, tmp_path: Path
+    name: str, settings: dict[str, Any], contents: str, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "nowhere")
     with pytest.raises(
@@ -209,14 +213,14 @@ def test_folder_without_val(image_root: Path) -> None:
     (image_root / "val").rename(image_root / "test")
     text = f"data.path={str(image_root)!r} has no folder val/: give one that holds train/ and val/"
     with pytest.raises(ValueError, match=exactly(text)):
-        sources.folder(str(image_root))
+        sources.folder(str(image_root), **FOLDER)
 
 
 def test_folder_without_classes(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     text = f"{tmp_path / 'train'} has no class folders: it needs one folder of images per class"
     with pytest.raises(ValueError, match=exactly(text)):
-        sources.folder(str(tmp_path))
+        sources.folder(str(tmp_path), **FOLDER)
 
 
 def test_folder_with_an_empty_class(image_root: Path) -> None:
@@ -225,7 +229,7 @@ def test_folder_with_an_empty_class(image_root: Path) -> None:
     (empty / "notes.txt").write_text("not an image")
     text = f"{empty} is an empty class: remove it or put images there ({' '.join(IMG_EXTENSIONS)})"
     with pytest.raises(ValueError, match=exactly(text)):
-        sources.folder(str(image_root))
+        sources.folder(str(image_root), **FOLDER)
 
 
 def test_folder_with_other_classes_in_val(image_root: Path) -> None:
@@ -235,4 +239,4 @@ def test_folder_with_other_classes_in_val(image_root: Path) -> None:
         "but only one of them has dog, eel"
     )
     with pytest.raises(ValueError, match=exactly(text)):
-        sources.folder(str(image_root))
+        sources.folder(str(image_root), **FOLDER)
