@@ -70,9 +70,13 @@ def open_split(path: str, split: str, image_key: str, label_key: str) -> HubFile
     except Exception as error:  # of the network, the hub or the format
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"data.path={path!r} has no split {split} to read: {reason}") from error
-    columns = reader.dataset.column_names
-    if label_key not in columns:
-        raise ValueError(f"data.label_key={label_key} is no column of {path}: it has {', '.join(columns)}")
+    table = reader.dataset.data
+    # timm's reader adds the column of the images where it does not exist, with nothing in it.
+    empty = {name for name in table.column_names if table.column(name).null_count == len(table)}
+    columns = [name for name in table.column_names if name not in empty]
+    for setting, key in (("data.image_key", image_key), ("data.label_key", label_key)):
+        if key not in columns:
+            raise ValueError(f"{setting}={key} is no column of {path}: it has {', '.join(columns)}")
     labels = np.asarray(reader.dataset.with_format("numpy")[label_key][:], dtype=np.int64)
     if len(labels) == 0 or labels.min() < 0:
         raise ValueError(f"data.path={path!r} has images without a label in {split}: take another split")

@@ -142,8 +142,8 @@ def _stamp(shards: list[Path], label_key: str | None) -> str:
 def _read(path: Path, stamp: str) -> NDArray[np.int64] | None:
     """The index that is kept there, if it is of these shards."""
     try:
-        with np.load(path) as file:
-            return file["index"] if str(file["stamp"]) == stamp else None
+        with path.open("rb") as file, np.load(file) as kept:
+            return kept["index"] if str(kept["stamp"]) == stamp else None
     except (
         OSError,
         ValueError,
