@@ -53,6 +53,12 @@ class Data:
         held_out = self.minival.skipped if self.minival else set()
         return {*self.train.skipped, *self.test.skipped, *held_out}
 
+    def close(self) -> None:
+        """Stop the processes that decode images."""
+        for loader in (self.train, self.test, self.minival):
+            if loader is not None:
+                loader.close()
+
 
 def verify(config: DictConfig) -> None:
     """Refuse what cannot run, on a model without weights; raises ValueError in one line."""

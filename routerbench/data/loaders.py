@@ -70,6 +70,9 @@ class ArrayLoader:
     def __len__(self) -> int:
         return len(self.order)
 
+    def close(self) -> None:
+        """Nothing: no workers are used."""
+
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from batch `start` on.
 
@@ -154,10 +157,21 @@ class FileLoader:
         self._requests.batches = (
             [(number, sample) for sample in samples.tolist()] for samples in self.order.batches(number, start)
         )
-        for collated in self._collated:
-            self._look_at(collated)
-            if collated.batch is not None:
-                yield collated.batch
+        try:
+            for collated in self._collated:
+                self._look_at(collated)
+                if collated.batch is not None:
+                    yield collated.batch
+        except BaseException:  # GeneratorExit too: workers in the midst of an epoch are of no more use
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop the workers; another epoch starts new ones.
+
+        The garbage collector may take their queues before it asks them to stop: torch then waits in vain.
+        """
+        self.__dict__.pop("_collated", None)
 
     def _look_at(self, collated: Collated) -> None:
         """Note what could not be read; raise CorruptImageError where nothing may or can stand in for it."""
@@ -166,8 +180,9 @@ class FileLoader:
         if not self.decoding.skip_corrupt:
             raise CorruptImageError(collated.unreadable[0])
         if collated.num_missing and isinstance(self.order, Shuffled):
-            num_tried = len(set(collated.unreadable))
-            raise CorruptImageError(f"{collated.unreadable[0]} ({num_tried} in a row are corrupt)")
+            raise CorruptImageError(
+                f"{collated.unreadable[0]}, and those after it, which could stand in for it"
+            )
         self.skipped.update(collated.unreadable)
 
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from routerbench.config import conf_dir
+from routerbench.data import loaders
 from routerbench.data.extra import (
     ExtraImages,
     ExtraSet,
@@ -21,7 +22,6 @@ from routerbench.data.extra import (
     accuracies,
     imagenet_classes,
 )
-from routerbench.data import loaders
 from routerbench.data.loaders import Decoding
 from routerbench.data.orders import ALONE
 from routerbench.data.transforms import CentreCrop

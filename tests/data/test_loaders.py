@@ -1,6 +1,8 @@
 """Batches hang on seed, epoch and image alone, and every test image comes once."""
 
+import dataclasses
 import errno
+import multiprocessing
 import os
 import random
 import re
@@ -14,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from routerbench.data import loaders, sources
-from routerbench.data.image_files import EncodedFiles
+from routerbench.data.image_files import CorruptImageError, EncodedFiles
 from routerbench.data.loaders import Decoding, FileLoader, Loader
 from routerbench.data.orders import ALONE, Share
 from routerbench.data.sources import Arrays
@@ -306,3 +308,212 @@ def test_a_file_that_is_no_image_is_named(image_root: Path) -> None:
     text = f"{path} cannot be read as an image (UnidentifiedImageError): replace or remove it"
     with pytest.raises(ValueError, match=exactly(text)):
         all_of(training(folder(image_root).train, IMAGENET, batch_size=3), epoch=0)
+
+
+REPEATED = CropFlip(
+    name="crop_flip",
+    padding=2,
+    hflip=0.5,
+    vflip=0.5,
+    transpose=0.5,
+    num_repeats=2,
+    random_erasing=0.7,
+    random_erasing_mode="pixel",
+)
+REPEATED_FILES = InceptionCrop(
+    name="imagenet",
+    scale=(0.5, 1.0),
+    ratio=(0.75, 1.33),
+    hflip=0.5,
+    rand_augment="3a",
+    color_jitter=0.3,
+    interpolation="bicubic",
+    num_repeats=2,
+    random_erasing=0.7,
+    random_erasing_mode="rand",
+)
+
+
+@pytest.fixture
+def many_files(tmp_path: Path) -> sources.Source:
+    """Twenty-two noisy images to train on and eleven to test on, of two classes."""
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 11), ("val", 6)):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{number:02}.png")
+    (tmp_path / "val" / "dog" / "05.png").unlink()
+    return folder(tmp_path)
+
+
+def assert_same(batches: list[loaders.Batch], expected: list[loaders.Batch]) -> None:
+    assert len(batches) == len(expected)
+    for batch, wanted in zip(batches, expected, strict=True):
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch, wanted, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_training_hangs_on_neither_workers_nor_ranks_nor_start(
+    many_files: sources.Source, workers: int, num_ranks: int
+) -> None:
+    expected = list(training(many_files.train, REPEATED_FILES, batch_size=8).epoch(1))
+    together = [(torch.full_like(images, torch.nan), labels - 9) for images, labels in expected]
+    for rank in range(num_ranks):
+        share = Share(rank, num_ranks, num_parts=2)
+        loader = training(many_files.train, REPEATED_FILES, batch_size=8, share=share, workers=workers)
+        batches = list(loader.epoch(1))
+        assert_same(list(loader.epoch(1, start=1)), batches[1:])
+        for (images, labels), (own, its_labels) in zip(together, batches, strict=True):
+            images[share.rows(8)], labels[share.rows(8)] = own, its_labels
+    assert_same(together, expected)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_training_from_memory_hangs_on_neither_ranks_nor_start(arrays: Arrays, num_ranks: int) -> None:
+    expected = list(training(arrays, REPEATED).epoch(1))
+    together = [(torch.full_like(images, torch.nan), labels - 99) for images, labels in expected]
+    for rank in range(num_ranks):
+        share = Share(rank, num_ranks, num_parts=1)
+        loader = training(arrays, REPEATED, share=share)
+        batches = list(loader.epoch(1))
+        assert_same(list(loader.epoch(1, start=1)), batches[1:])
+        for (images, labels), (own, its_labels) in zip(together, batches, strict=True):
+            images[share.rows(4)], labels[share.rows(4)] = own, its_labels
+    assert_same(together, expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_the_ranks_of_an_evaluation_make_up_the_test_set(
+    many_files: sources.Source, workers: int, num_ranks: int
+) -> None:
+    expected = list(evaluation(many_files.test, batch_size=4).epoch(0))
+    batches = []
+    for rank in range(num_ranks):
+        loader = evaluation(many_files.test, batch_size=4, share=Share(rank, num_ranks, 2), workers=workers)
+        own = list(loader.epoch(0))
+        assert (len(own), sum(len(labels) for _, labels in own)) == (len(loader), loader.num_images)
+        batches += own
+    assert_same(batches, expected)
+
+
+def test_the_first_batches_are_not_read_where_an_epoch_begins_later(
+    many_files: sources.Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    count_decodings(monkeypatch, tmp_path / "decoded")
+    list(training(many_files.train, IMAGENET, batch_size=4, cache_gib=0.0).epoch(0, start=3))
+    assert len((tmp_path / "decoded").read_text().split()) == 2 * 4
+
+
+def test_workers_live_on_from_epoch_to_epoch(many_files: sources.Source) -> None:
+    loader = training(many_files.train, IMAGENET, batch_size=4, workers=1)
+    before = set(multiprocessing.active_children())
+    workers = []
+    for epoch in range(2):
+        expected = list(training(many_files.train, IMAGENET, batch_size=4).epoch(epoch))
+        assert_same(list(loader.epoch(epoch)), expected)
+        workers.append(set(multiprocessing.active_children()) - before)
+    assert len(workers[0]) == 1
+    assert workers[0] == workers[1]
+    loader.close()
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_workers_end_with_an_epoch_that_is_left(many_files: sources.Source) -> None:
+    loader = training(many_files.train, IMAGENET, batch_size=4, workers=1)
+    before = set(multiprocessing.active_children())
+    batches = loader.epoch(0)
+    next(batches)
+    assert len(set(multiprocessing.active_children()) - before) == 1
+    del batches
+    assert set(multiprocessing.active_children()) == before
+    assert len(list(loader.epoch(0))) == len(loader)
+
+
+def test_a_repeated_image_is_augmented_each_time_anew(arrays: Arrays) -> None:
+    loader = training(arrays, REPEATED, batch_size=10)
+    (images, labels) = next(iter(loader.epoch(0)))
+    assert labels[:5].tolist() == labels[5:].tolist()
+    assert len(set(labels.tolist())) == 5
+    assert not any(torch.equal(images[row], images[row + 5]) for row in range(5))
+    # The first of each is that of an epoch without repeats.
+    plain = dataclasses.replace(REPEATED, num_repeats=1)
+    assert torch.equal(next(iter(training(arrays, plain, batch_size=10).epoch(0)))[0][:5], images[:5])
+
+
+def test_erasing_touches_some_images_and_a_part_of_each(arrays: Arrays) -> None:
+    erasing = dataclasses.replace(CROP_FLIP, random_erasing=0.5, random_erasing_mode="const")
+    images, _ = all_of(training(arrays, erasing, batch_size=11), epoch=0)
+    plain, _ = all_of(training(arrays, CROP_FLIP, batch_size=11), epoch=0)
+    differs = (images != plain).any(1).flatten(1)
+    assert 0 < differs.any(1).sum() < 11
+    assert not differs.all(1).any()
+    assert (images[(images != plain)] == 0).all()  # with this mean, which is subtracted
+    assert torch.equal(images, all_of(training(arrays, erasing, batch_size=11), epoch=0)[0])
+
+
+def test_a_batch_that_repeats_do_not_divide(arrays: Arrays) -> None:
+    text = "augment.num_repeats=2 does not divide the batch: batch_size=5 is no multiple of it"
+    with pytest.raises(ValueError, match=exactly(text)):
+        training(arrays, REPEATED, batch_size=5)
+
+
+def corrupt(files: Any, indices: list[int]) -> None:
+    for index in indices:
+        Path(files.name(index)).write_bytes(b"no image")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_the_next_image_stands_in_for_a_corrupt_one(
+    many_files: sources.Source, workers: int, num_ranks: int
+) -> None:
+    train: Any = many_files.train
+    (samples,) = training(train, NONE, batch_size=22).order.batches(0, 0)
+    order = samples.tolist()
+    corrupt(train, order[3:5])
+    whole = training(train, NONE, batch_size=4, skip_corrupt=True)
+    expected = [*order[:3], order[5], order[5], *order[5:20]]
+    images, labels = all_of(whole, epoch=0)
+    assert labels.tolist() == [train.label(index) for index in expected]
+    assert torch.equal(images[3], images[5])
+    assert torch.equal(images[4], images[5])
+    skipped = set()
+    for rank in range(num_ranks):
+        share = Share(rank, num_ranks, 1)
+        loader = training(train, NONE, batch_size=4, skip_corrupt=True, share=share, workers=workers)
+        for epoch in range(2):
+            for number, (own, _) in enumerate(loader.epoch(epoch)):
+                if epoch == 0:
+                    assert torch.equal(own, images[4 * number : 4 * number + 4][share.rows(4)])
+        skipped |= loader.skipped
+    assert len(skipped) == 2  # each file is counted once
+    assert {line.split()[0] for line in skipped} == {train.name(index) for index in order[3:5]}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_evaluation_leaves_corrupt_images_out(many_files: sources.Source, workers: int) -> None:
+    test: Any = many_files.test
+    images, labels = all_of(evaluation(test, batch_size=4), epoch=0)
+    corrupt(test, [2, 8, 9, 10])  # of the last batch none is left
+    loader = evaluation(test, batch_size=4, skip_corrupt=True, workers=workers)
+    batches = list(loader.epoch(0))
+    assert [len(batch[1]) for batch in batches] == [3, 4]
+    left = [0, 1, 3, 4, 5, 6, 7]
+    assert torch.equal(torch.cat([batch[0] for batch in batches]), images[left])
+    assert torch.equal(torch.cat([batch[1] for batch in batches]), labels[left])
+    assert {line.split()[0] for line in loader.skipped} == {test.name(index) for index in (2, 8, 9, 10)}
+
+
+def test_more_corrupt_images_than_can_be_an_accident(many_files: sources.Source) -> None:
+    train: Any = many_files.train
+    corrupt(train, list(range(22)))
+    loader = training(train, NONE, batch_size=4, skip_corrupt=True)
+    pattern = (
+        r"\.png cannot be read .* replace or remove it, and those after it, which could stand in for it$"
+    )
+    with pytest.raises(CorruptImageError, match=pattern):
+        next(iter(loader.epoch(0)))

@@ -4,14 +4,26 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hydra.utils import get_method, instantiate
+from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
+from PIL import Image
+from torchvision.transforms import Compose
 
 from routerbench.data import sources
+from routerbench.data.randomness import seeded
 from routerbench.data.sources import Arrays
-from routerbench.data.transforms import Augmentation, CropFlip, InceptionCrop, normalise, resize
+from routerbench.data.transforms import (
+    Augmentation,
+    CentreCrop,
+    CropFlip,
+    FileAugmentation,
+    InceptionCrop,
+    normalise,
+    resize,
+)
 
 ONCE: dict[str, Any] = {"num_repeats": 1, "random_erasing": 0.0, "random_erasing_mode": "pixel"}
 CONF = Path(__file__).parents[2] / "conf"
@@ -122,3 +134,120 @@ def test_mean_and_deviation_are_those_of_the_training_images(name: str) -> None:
     pixels = train.images.transpose(0, 1).flatten(1).double() / 255
     assert list(config.mean) == pytest.approx(pixels.mean(1).tolist(), abs=1e-4)
     assert list(config.std) == pytest.approx(pixels.std(1).tolist(), abs=1e-4)
+
+
+def file_augmentation(name: str, **changes: Any) -> FileAugmentation:
+    augment = instantiate(OmegaConf.load(CONF / "augment" / f"{name}.yaml"), **changes)
+    assert isinstance(augment, FileAugmentation)
+    return augment
+
+
+def steps(name: str, **changes: Any) -> list[str]:
+    """The names of the transforms of an augmentation, in order, for images of 32 x 32."""
+    transform: Any = file_augmentation(name, **changes).file_transform(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+    def flat(node: Any) -> list[str]:
+        return (
+            [leaf for part in node.transforms for leaf in flat(part)]
+            if type(node) is Compose
+            else [type(node).__name__]
+        )
+
+    return flat(transform)
+
+
+CROPPED = ["RandomResizedCropAndInterpolation", "RandomHorizontalFlip"]
+FINISHED = ["MaybeToTensor", "Normalize"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("imagenet", [*CROPPED, "RandAugment", *FINISHED]),
+        ("convnext", [*CROPPED, "RandAugment", *FINISHED, "RandomErasing"]),
+        ("vmoe", [*CROPPED, "RandAugment", *FINISHED]),
+        ("deit3", [*CROPPED, "AutoAugment", "ColorJitter", *FINISHED]),
+        (
+            "three_augment",
+            ["ResizeKeepRatio", "RandomCropOrPad", CROPPED[1], "AutoAugment", "ColorJitter", *FINISHED],
+        ),
+        ("trivial", [*CROPPED, "TrivialAugmentWide", *FINISHED]),
+    ],
+)
+def test_what_an_augmentation_does_in_its_order(name: str, expected: list[str]) -> None:
+    assert steps(name) == expected
+
+
+def test_jitter_and_erasing_come_beside_any_policy() -> None:
+    changes = {"color_jitter": 0.4, "random_erasing": 0.25}
+    assert steps("imagenet", **changes) == [
+        *CROPPED,
+        "RandAugment",
+        "ColorJitter",
+        *FINISHED,
+        "RandomErasing",
+    ]
+    assert steps("imagenet", rand_augment=None) == [*CROPPED, *FINISHED]
+
+
+def test_the_simple_crop_keeps_the_shape_of_things() -> None:
+    # Columns of an image of 16 x 8 are 0, 1, ... 15: eight of them next to each other are cut out, unscaled.
+    columns = np.arange(16, dtype=np.uint8)[None, :, None].repeat(8, 0).repeat(3, 2)
+    changes = {"rand_augment": None, "color_jitter": 0.0, "hflip": 0.0}
+    augment = file_augmentation("three_augment", **changes)
+    transform = augment.file_transform(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    starts = set()
+    for number in range(100):
+        with seeded(number):
+            row = (transform(Image.fromarray(columns))[0, 3] * 255).round().int().tolist()
+        assert row == list(range(row[0], row[0] + 8))
+        starts.add(row[0])
+    assert starts == set(range(9))
+
+
+def test_the_centre_crop_by_hand() -> None:
+    columns = np.arange(16, dtype=np.uint8)[None, :, None].repeat(16, 0).repeat(3, 2)
+    # 8 / 0.5 = 16: nothing is resized, and the middle 8 are cut out.
+    transform = CentreCrop(0.5, "bilinear").file_transform(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert (transform(Image.fromarray(columns))[0, 0] * 255).round().int().tolist() == list(range(4, 12))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "text"),
+    [
+        ("imagenet", {"num_repeats": 0}, "augment.num_repeats=0 must be a whole number of at least 1"),
+        ("dihedral", {"random_erasing": 2.0}, "augment.random_erasing=2.0 is a probability: give 0 to 1"),
+        (
+            "dihedral",
+            {"random_erasing_mode": "pixels"},
+            "augment.random_erasing_mode=pixels is not one of: const, rand, pixel (did you mean pixel?)",
+        ),
+        ("deit3", {"color_jitter": -1.0}, "augment.color_jitter=-1.0 must be a number of at least 0"),
+        (
+            "trivial",
+            {"interpolation": "cubist"},
+            "augment.interpolation='cubist': timm knows it not; give for example bicubic",
+        ),
+    ],
+)
+def test_augmentations_that_are_refused(name: str, changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        instantiate_plainly(name, changes)
+
+
+def instantiate_plainly(name: str, changes: dict[str, Any]) -> None:
+    settings: Any = OmegaConf.to_container(OmegaConf.load(CONF / "augment" / f"{name}.yaml"))
+    get_class(settings.pop("_target_"))(**settings | changes)
+
+
+@pytest.mark.parametrize(
+    ("crop_pct", "interpolation", "text"),
+    [
+        (0.0, "bicubic", "data.crop_pct=0.0 is a share of the short side: give more than 0, at most 1"),
+        (1.1, "bicubic", "data.crop_pct=1.1 is a share of the short side: give more than 0, at most 1"),
+        (0.9, "cubist", "data.interpolation=cubist is unknown to timm: give bicubic or bilinear"),
+    ],
+)
+def test_crops_of_evaluation_that_are_refused(crop_pct: float, interpolation: str, text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        CentreCrop(crop_pct, interpolation)
