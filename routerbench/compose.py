@@ -1,5 +1,6 @@
 """From the words of a command to configurations, and from Hydra's errors to one line."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from routerbench.config import conf_dir, register_schema
 
 # Where a key that no file has is passed on to what it configures.
 FREE = ("model.arguments.", "optim.arguments.", "optim.schedule_arguments.", "hydra.")
+PART_OF_A_SPLIT = re.compile(r"^([\w.+]+=)([\w./-]+\[[\d.%]*:[\d.%]*\])$")
 
 
 def cells(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> list[DictConfig]:
@@ -65,8 +67,10 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
 
 
 def _parsed(words: Sequence[str]) -> list[Override]:
+    # Hydra wants quotes around train[:99%], of which the shell leaves none.
+    quoted = [PART_OF_A_SPLIT.sub(r"\1'\2'", word) for word in words]
     try:
-        return OverridesParser.create().parse_overrides(list(words))
+        return OverridesParser.create().parse_overrides(quoted)
     except HydraException as error:
         raise ValueError(one_line(error, words)) from error
 

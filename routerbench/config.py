@@ -21,7 +21,6 @@ NOT_NEGATIVE = (
     "mix.cutmix_alpha",
     "mix.probability",
     "mix.switch_probability",
-    "runtime.workers",
     "runtime.decoded_cache_gib",
 )
 NOT_NEGATIVE_OR_NULL = (
@@ -128,8 +127,8 @@ class Runtime:
     """Folder of the records."""
     device: str = MISSING
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
-    workers: int = MISSING
-    """Processes that decode images."""
+    workers: int | None = MISSING
+    """Processes that decode images; null: one for each core that this process may use."""
     decoded_cache_gib: float = MISSING
     """What the decoded images of a split may take, if all of them fit: they are not decoded again then."""
     threads: int | None = MISSING
@@ -209,6 +208,8 @@ class Config:
     loss: Loss = MISSING
     mix: Mix = MISSING
     ema: Ema = MISSING
+    eval: dict[str, Any] = field(default_factory=dict)
+    """What else is evaluated at the end, by name: files of `conf/eval`."""
     runtime: Runtime = MISSING
     parallel: Parallel = MISSING
 
@@ -404,6 +405,8 @@ def _check_ranges(config: DictConfig) -> None:
             check_count(key, OmegaConf.select(config, key))
     if config.runtime.checkpoint_every_minutes is not None:
         check_positive("runtime.checkpoint_every_minutes", config.runtime.checkpoint_every_minutes)
+    if config.runtime.workers is not None:
+        check_not_negative("runtime.workers", config.runtime.workers)
     for key, check_number in (("num_experts", check_count), ("capacity_factor", check_positive)):
         if config[key] is not None or not is_dense(config):  # a dense run may say null
             check_number(key, config[key])

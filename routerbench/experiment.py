@@ -27,6 +27,7 @@ from routerbench.checkpoint import RunCheckpoints
 from routerbench.config import can_part
 from routerbench.costs import MemoryMeter, static_costs
 from routerbench.data.image_files import CorruptImageError
+from routerbench.data.orders import Share
 from routerbench.evaluate import Evaluation, evaluate, evaluate_ranked
 from routerbench.identity import group_id, identity, run_id
 from routerbench.moe.surgery import moe_layers, take_shape
@@ -73,7 +74,8 @@ def run(config: DictConfig, *, command: str, console: Console, title: str, warne
     look = partial(agreed, partial(_earlier, folder, config.runtime.retry))
     earlier = look()
     if earlier is None:
-        data = checked_by_all(lambda: load_data(config))
+        share = Share(rank(), num_ranks(), config.optim.accumulation_steps)
+        data = checked_by_all(lambda: load_data(config, share))
         weights = checked_by_all(lambda: load_weights(config, data.num_classes))
         try:
             with ExitStack() as claimed:

@@ -21,6 +21,26 @@ OF_MOE = (
 # What a run from random weights has not.
 OF_WEIGHTS = ("new_head", "resize")
 
+# Settings that are younger than the first records, each with the value that means what was done before it:
+# at that value it is no part of an id, so that old records keep theirs.
+LATER = {
+    "eval": {},
+    "data.train_split": "train",
+    "data.minival_split": None,
+    "data.test_split": None,
+    "data.class_map": None,
+    "data.on_corrupt": "error",
+    "data.crop_pct": 0.875,
+    "data.interpolation": "bicubic",
+    "data.source.train_split": "train",
+    "data.source.test_split": None,
+    "data.source.class_map": None,
+    "augment.color_jitter": 0.0,
+    "augment.random_erasing": 0.0,
+    "augment.random_erasing_mode": "pixel",
+    "augment.num_repeats": 1,
+}
+
 
 def identity(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration of all that can change a number.
@@ -70,7 +90,19 @@ def _prefix(settings: dict[str, Any]) -> str:
 
 
 def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(_canonical(settings), sort_keys=True).encode()).hexdigest()[:10]
+    return hashlib.sha256(
+        json.dumps(_canonical(_without_later(settings)), sort_keys=True).encode()
+    ).hexdigest()[:10]
+
+
+def _without_later(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings but those of `LATER` that have the value given there."""
+    kept = {}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        if key not in LATER or value != LATER[key]:
+            kept[name] = _without_later(value, f"{key}.") if isinstance(value, dict) else value
+    return kept
 
 
 def _canonical(node: Any) -> Any:

@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run: backbone, MoE layers, batches, optimizer, device."""
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,12 @@ from torch import nn
 from routerbench.build import build_backbone, configured_router
 from routerbench.checks import check_one_of
 from routerbench.config import check, is_dense, mixes
-from routerbench.data.loaders import test_loader, train_loader
-from routerbench.data.sources import Source
+from routerbench.data.extra import ExtraImages, ExtraSet
+from routerbench.data.loaders import Decoding, Loader, test_loader, train_loader
+from routerbench.data.orders import ALONE, Share
+from routerbench.data.sources import Dataset, Source, select
+from routerbench.data.splits import Part, chosen, places_of
+from routerbench.data.transforms import CentreCrop
 from routerbench.mixing import NeighbourMix
 from routerbench.moe.backends import BACKENDS, why_not
 from routerbench.moe.experts import Experts, check_options
@@ -27,9 +32,8 @@ from routerbench.moe.router import Router
 from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, moe_layers, place, replace_mlps, take_shape
 from routerbench.optim import make_optimizer
 from routerbench.parallel import why_not as why_not_parallel
-from routerbench.ranks import num_ranks, rank
+from routerbench.ranks import num_ranks
 from routerbench.schedules import make_scheduler
-from routerbench.shares import EvaluationShare, TrainingShare
 from routerbench.step import TaskLoss
 from routerbench.task_loss import make_task_loss
 from routerbench.weights import (
@@ -50,9 +54,28 @@ MANY_STEPS = 1_000_000
 class Data:
     """The batches of a run."""
 
-    train: TrainingShare
-    test: EvaluationShare
-    num_classes: int
+    train: Loader
+    test: Loader
+    minival: Loader | None
+    """What is held out of the training set, as in an evaluation."""
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes a model is to tell apart."""
+        return len(self.class_names)
+
+    @property
+    def skipped(self) -> set[str]:
+        """A line for each file that this process was to read and could not, with data.on_corrupt=skip."""
+        held_out = self.minival.skipped if self.minival else set()
+        return {*self.train.skipped, *self.test.skipped, *held_out}
+
+    def close(self) -> None:
+        """Stop the processes that decode images."""
+        for loader in (self.train, self.test, self.minival):
+            if loader is not None:
+                loader.close()
 
 
 def verify(config: DictConfig) -> None:
@@ -216,25 +239,76 @@ def _router(config: DictConfig, num_experts: int, width: int) -> Router:
         raise ValueError(f"router.{error}" if named in config else str(error)) from error
 
 
-def load_data(config: DictConfig) -> Data:
+def load_data(config: DictConfig, share: Share = ALONE) -> Data:
     """Read the data set and lay out its batches; raises ValueError for what is missing or does not fit."""
-    source: Source = _made("data.source", config.data.source)
-    shared = {
-        "batch_size": config.batch_size,
-        "image_size": config.data.image_size,
-        "mean": config.data.mean,
-        "std": config.data.std,
-        "workers": config.runtime.workers,
-        "decoded_cache_gib": config.runtime.decoded_cache_gib,
-    }
     augment = _made("augment", config.augment)
-    training = train_loader(source.train, augment=augment, seed=config.seed, **shared)
-    _scheduler(torch.optim.SGD([torch.zeros(1)], lr=1.0), config.optim, config.epochs, len(training))
+    source: Source = _made("data.source", config.data.source)
+    training, held_out = _training_and_held_out(source.train, config.data)
+    of_batches = _of_batches(config, share)
+    train = train_loader(training, augment=augment, seed=config.seed, **of_batches)
+    _scheduler(torch.optim.SGD([torch.zeros(1)], lr=1.0), config.optim, config.epochs, len(train))
     return Data(
-        TrainingShare(training, rank(), num_ranks(), config.optim.accumulation_steps),
-        EvaluationShare(test_loader(source.test, **shared), rank(), num_ranks()),
-        len(source.class_names),
+        train,
+        test_loader(source.test, **of_batches),
+        test_loader(held_out, **of_batches) if held_out else None,
+        source.class_names,
     )
+
+
+def load_extra(config: DictConfig, class_names: tuple[str, ...], share: Share = ALONE) -> dict[str, ExtraSet]:
+    """The further image sets that a model of these classes is to be evaluated on, by name.
+
+    Raises ValueError where one is missing or a model of these classes cannot be asked about it.
+    """
+    extra = {}
+    for name, node in config.eval.items():
+        if str(node.get("_target_", "")).startswith("routerbench.data.extra."):
+            images: ExtraImages = _made(f"eval.{name}", node)
+            extra[name] = images.for_model(class_names, partial(test_loader, **_of_batches(config, share)))
+    return extra
+
+
+def _training_and_held_out(dataset: Dataset, data: DictConfig) -> tuple[Dataset, Dataset | None]:
+    """The images to train on, and those of the minival, if there is to be one."""
+    train = Part.parse("data.train_split", data.train_split)
+    if train.name != "train" and "train_split" not in data.source:
+        raise ValueError(f"{train.setting}: data={data.name} has train alone, or a part such as train[:99%]")
+    minival = Part.parse("data.minival_split", data.minival_split) if data.minival_split else None
+    num_images = len(dataset)
+    places, held_out = places_of(train, minival, num_images)
+    return (
+        dataset if len(places) == num_images else select(dataset, chosen(places, num_images)),
+        select(dataset, chosen(held_out, num_images)) if held_out else None,
+    )
+
+
+def _of_batches(config: DictConfig, share: Share) -> dict[str, Any]:
+    """What the batches of all sets have in common."""
+    data, runtime = config.data, config.runtime
+    # A data set in memory has nothing to decode, and no settings for it.
+    files = {"on_corrupt": "error", "crop_pct": 0.875, "interpolation": "bicubic", **data}
+    check_one_of("data.on_corrupt", files["on_corrupt"], ("error", "skip"))
+    decoding = Decoding(
+        workers=num_workers() if runtime.workers is None else runtime.workers,
+        cache_gib=runtime.decoded_cache_gib,
+        skip_corrupt=files["on_corrupt"] == "skip",
+        centre_crop=CentreCrop(files["crop_pct"], files["interpolation"]),
+    )
+    return {
+        "batch_size": config.batch_size,
+        "image_size": data.image_size,
+        "mean": data.mean,
+        "std": data.std,
+        "decoding": decoding,
+        "share": share,
+    }
+
+
+def num_workers() -> int:
+    """One worker for each core that this process may use, shared out among the processes of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # torchrun says how many they are.
+    return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def choose_device(name: str, setting: str = "runtime.device") -> torch.device:

@@ -181,7 +181,7 @@ REFUSED = [
         ["-m", "+sweep=routers", "sed=4"],
         "sed=4 is not a setting (did you mean seed?); settings are: router, model, placement, num_experts, "
         "capacity_factor, group, expert_init, expert_mlp_ratio, expert_dropout, extra_skip, seed, data, "
-        "augment, epochs, batch_size, optim, precision, eval_every, runtime, parallel",
+        "augment, epochs, batch_size, optim, precision, eval_every, loss, mix, ema, eval, runtime, parallel",
     ),
 ]
 

@@ -19,7 +19,7 @@ OPTIM_HAS = (
 SETTINGS = (
     "settings are: router, model, placement, num_experts, capacity_factor, group, expert_init, "
     "expert_mlp_ratio, expert_dropout, extra_skip, seed, data, augment, epochs, batch_size, optim, "
-    "precision, eval_every, loss, mix, ema, runtime, parallel"
+    "precision, eval_every, loss, mix, ema, eval, runtime, parallel"
 )
 ROUTERS = ", ".join(sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml")))
 SOFT_HAS = (
@@ -132,3 +132,9 @@ def test_an_error_in_one_of_many_cells_is_the_same_line() -> None:
     assert refused("epoch=3", "seed=0,1", multirun=True).startswith("epoch=3 is not a setting (did you mean")
     text = f"router.capacity=2 is not a setting (did you mean capacity_factor?); {SOFT_HAS}"
     assert refused("router=expert_choice,soft", "router.capacity=2,3", multirun=True) == text
+
+
+def test_a_part_of_a_split_needs_no_quotes() -> None:
+    for value in ("train[:90%]", "train[90%:]", "train[10:99.5%]"):
+        for word in (f"data.train_split={value}", f"data.train_split='{value}'"):
+            assert cells([word], None, False)[0].data.train_split == value

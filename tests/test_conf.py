@@ -57,7 +57,9 @@ def test_every_model_at_its_own_image_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", names("data"))
 def test_every_data_set(name: str) -> None:
-    model = "vit_tiny" if name == "folder" else "pocket_vit"
+    model = (
+        "pocket_vit" if OmegaConf.load(conf_dir() / "data" / f"{name}.yaml").image_size == 32 else "vit_tiny"
+    )
     (config,) = composed([f"data={name}", f"model={model}"])
     assert config.data.name == name
     parts.verify(config)
@@ -67,6 +69,13 @@ def test_every_data_set(name: str) -> None:
 def test_every_augmentation(name: str) -> None:
     (config,) = composed([f"augment={name}"])
     assert config.augment.name == name
+    parts.verify(config)
+
+
+@pytest.mark.parametrize("name", names("eval"))
+def test_every_further_evaluation(name: str) -> None:
+    (config,) = composed([f"+eval={name}"])
+    assert list(config.eval) == [name]
     parts.verify(config)
 
 

@@ -45,6 +45,12 @@ def test_the_same_configuration_has_the_same_id(words: list[str], default: tuple
     assert ids(*words) == default
 
 
+def test_ids_are_those_of_the_first_records(default: tuple[str, str]) -> None:
+    # Ids of before there were parts of a training set, repeats, erasing and further evaluations.
+    assert default[0] == "landcover32-pocket_vit-expert_choice-s0-78d9ef0686"
+    assert ids("data=folder", "augment=imagenet")[0] == "folder-pocket_vit-expert_choice-s0-09e40df025"
+
+
 @pytest.mark.parametrize(
     "word",
     [
@@ -61,6 +67,11 @@ def test_the_same_configuration_has_the_same_id(words: list[str], default: tuple
         "data=digits",
         "data.image_size=64",
         "augment=none",
+        "augment.num_repeats=2",
+        "augment.random_erasing=0.1",
+        "data.train_split=train[:90%]",
+        "data.minival_split=train[90%:]",
+        "+eval=imagenet_v2",
         "epochs=6",
         "batch_size=32",
         "optim.lr=0.5",

@@ -4,30 +4,22 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from multiprocessing.reduction import DupFd
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
-from routerbench.data.image_files import read_size
-
-ReadImage = Callable[[int], Image.Image]
+from routerbench.data.image_files import ImageFiles
+from routerbench.data.seeded_images import ReadImage
 
 
-def image_reader(files: ImageFolder, cache_gib: float) -> ReadImage:
-    """What gives an image by its place in the split: decoded once, if all of them fit in `cache_gib`."""
+def image_reader(files: ImageFiles, cache_gib: float) -> ReadImage:
+    """What gives an image and its label by their place: decoded once, if all images fit in `cache_gib`."""
     room = min(cache_gib * 2**30, shutil.disk_usage(tempfile.gettempdir()).free)
-    sizes = _sizes_within(room, [path for path, _ in files.samples])
-    return partial(decode, files) if sizes is None else DecodedImages(files, sizes).read
-
-
-def decode(files: ImageFolder, index: int) -> Image.Image:
-    """The image at this place, from its file; raises ValueError naming it where it cannot be decoded."""
-    return files.loader(files.samples[index][0])
+    sizes = _sizes_within(room, files)
+    return files.read if sizes is None else DecodedImages(files, sizes).read
 
 
 class DecodedImages:
@@ -37,7 +29,7 @@ class DecodedImages:
     the last of them, however that ends. It begins with a byte for each image: 1 when its pixels are there.
     """
 
-    def __init__(self, files: ImageFolder, sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, files: ImageFiles, sizes: Sequence[tuple[int, int]]) -> None:
         self.files = files
         self.sizes = sizes
         self.starts = len(sizes) + np.cumsum([0, *(_num_bytes(size) for size in sizes)])
@@ -45,16 +37,16 @@ class DecodedImages:
             file.truncate(int(self.starts[-1]))
             self._own(os.dup(file.fileno()))
 
-    def read(self, index: int) -> Image.Image:
-        """The RGB image at this place; raises ValueError naming the file where it cannot be decoded."""
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """The RGB image and its label; raises ValueError naming the file where it cannot be decoded."""
         size = self.sizes[index]
         if os.pread(self.file, 1, index) == b"\1":
             pixels = os.pread(self.file, _num_bytes(size), int(self.starts[index]))
-            return Image.frombytes("RGB", size, pixels)
-        image = decode(self.files, index)
+            return Image.frombytes("RGB", size, pixels), self.files.label(index)
+        image, label = self.files.read(index)
         if image.size == size:  # a file may change, or promise in its header what it does not hold
             self._keep(index, image.tobytes())
-        return image
+        return image, label
 
     def _keep(self, index: int, pixels: bytes) -> None:
         try:
@@ -78,11 +70,11 @@ class DecodedImages:
         self._own(state["file"].detach())
 
 
-def _sizes_within(room: float, paths: Sequence[str]) -> list[tuple[int, int]] | None:
+def _sizes_within(room: float, files: ImageFiles) -> list[tuple[int, int]] | None:
     """Width and height of the images by their headers; None as soon as they need more bytes than `room`."""
     sizes, need = [], 0
-    for path in paths:
-        sizes.append(read_size(path))
+    for index in range(len(files)):
+        sizes.append(files.size(index))
         need += 1 + _num_bytes(sizes[-1])
         if need > room:
             return None

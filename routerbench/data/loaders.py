@@ -1,26 +1,27 @@
-"""Batches of a data set: the same ones whatever the workers and the state of the global generators."""
+"""Batches of a data set: the same ones whatever the workers, the ranks and the global generators."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.datasets import ImageFolder
 
-from routerbench.data.decoded import ReadImage, image_reader
-from routerbench.data.image_files import CorruptImageError, SeededFiles, Unreadable, collate
-from routerbench.data.randomness import AUGMENT, ORDER, WORKERS, generator
+from routerbench.data.decoded import image_reader
+from routerbench.data.image_files import CorruptImageError, ImageFiles
+from routerbench.data.orders import InOrder, Order, Share, Shuffled
+from routerbench.data.randomness import AUGMENT, ERASE, WORKERS, generator, seeded
+from routerbench.data.seeded_images import Collated, Request, SeededImages, collate
 from routerbench.data.sources import Arrays, Dataset
 from routerbench.data.transforms import (
     NUM_DRAWS,
     Augmentation,
+    CentreCrop,
     CropFlip,
     FileTransform,
     NoAugmentation,
-    evaluation_transform,
     for_arrays,
     for_files,
     normalise,
@@ -31,31 +32,17 @@ Batch = tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, "B"]]
 
 
 @dataclass(frozen=True)
-class Shuffled:
-    """Another order in each epoch, of `num_images` drawn from the `num_stored`."""
+class Decoding:
+    """How image files become images, in `workers` processes (0: in this one).
 
-    num_stored: int
-    num_images: int
-    seed: int
+    Where all images of a split fit in `cache_gib`, they are decoded once. One that cannot be read ends the
+    run; with `skip_corrupt` an evaluation leaves it out, and in training the next one stands in for it.
+    """
 
-    def indices(self, epoch: int) -> Int64[Tensor, "N"]:
-        """The first `num_images` of a permutation drawn from seed and epoch."""
-        order = torch.randperm(self.num_stored, generator=generator(self.seed, epoch, ORDER))
-        return order[: self.num_images]
-
-
-@dataclass(frozen=True)
-class InOrder:
-    """The order of the data set."""
-
-    num_images: int
-
-    def indices(self, epoch: int) -> Int64[Tensor, "N"]:
-        """0 to N - 1."""
-        return torch.arange(self.num_images)
-
-
-Order = Shuffled | InOrder
+    workers: int
+    cache_gib: float
+    skip_corrupt: bool
+    centre_crop: CentreCrop
 
 
 @dataclass(frozen=True)
@@ -64,7 +51,6 @@ class ArrayLoader:
 
     arrays: Arrays
     order: Order
-    batch_size: int
     image_size: int
     mean: Float[Tensor, "3 1 1"]
     std: Float[Tensor, "3 1 1"]
@@ -73,69 +59,131 @@ class ArrayLoader:
 
     @property
     def num_images(self) -> int:
-        """How many images an epoch has."""
+        """How many images this rank gives in an epoch."""
         return self.order.num_images
 
+    @property
+    def skipped(self) -> frozenset[str]:
+        """Nothing: an array has no corrupt files."""
+        return frozenset()
+
     def __len__(self) -> int:
-        return -(-self.num_images // self.batch_size)
+        return len(self.order)
+
+    def close(self) -> None:
+        """Nothing: no workers are used."""
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from that of number `start` on.
+        """The batches of an epoch from batch `start` on.
 
-        What happens to an image hangs on seed, epoch and its place in the set.
+        What happens to an image hangs on seed, epoch, its place in the set and how often it came before.
         """
-        draws = torch.rand(len(self.arrays), NUM_DRAWS, generator=generator(self.seed, number, AUGMENT))
-        for indices in self.order.indices(number)[start * self.batch_size :].split(self.batch_size):
-            images = self.augment.change(self.arrays.images.index_select(0, indices), draws[indices])
+        num_samples = len(self.arrays) * self.augment.num_repeats
+        draws = torch.rand(num_samples, NUM_DRAWS, generator=generator(self.seed, number, AUGMENT))
+        for samples in self.order.batches(number, start):
+            indices = samples % len(self.arrays)
+            images = self.augment.change(self.arrays.images.index_select(0, indices), draws[samples])
             images = normalise(resize(images, self.image_size), self.mean, self.std)
+            self._erase(images, number, samples)
             yield images, self.arrays.labels[indices]
+
+    def _erase(self, images: Float[Tensor, "B 3 H W"], epoch: int, samples: Int64[Tensor, "B"]) -> None:
+        erase = self.augment.erasing()
+        if erase is None:
+            return
+        for image, sample in zip(images, samples.tolist(), strict=True):
+            with seeded(self.seed, epoch, ERASE, sample):
+                erase(image)
+
+
+@dataclass
+class Requests:
+    """What the workers are to make next. They outlive an epoch, which may be shorter than their start."""
+
+    batches: Iterable[list[Request]] = ()
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        return iter(self.batches)
 
 
 @dataclass(frozen=True)
 class FileLoader:
-    """Batches of image files, decoded and augmented one by one in `workers` processes (0: in this one).
+    """Batches of image files, decoded and augmented one by one; one epoch at a time."""
 
-    Where all images of the split fit in `decoded_cache_gib`, they are decoded in the first epoch alone.
-    """
-
-    files: ImageFolder
+    files: ImageFiles
     order: Order
-    batch_size: int
     transform: FileTransform
     seed: int
-    workers: int
-    decoded_cache_gib: float
+    decoding: Decoding
+    skipped: set[str] = field(default_factory=set)
+    """A line for each file that this process was to read and could not, with `skip_corrupt`."""
 
     @cached_property
-    def read(self) -> ReadImage:
-        """What gives an image of the split; made when it is first asked for, for it looks at every file."""
-        return image_reader(self.files, self.decoded_cache_gib)
+    def images(self) -> SeededImages:
+        """The samples of the split; made when they are first asked for, which looks at every file."""
+        return SeededImages(
+            image_reader(self.files, self.decoding.cache_gib),
+            len(self.files),
+            self.transform,
+            self.seed,
+            self.order.spares if self.decoding.skip_corrupt else no_spares,
+        )
+
+    @cached_property
+    def _requests(self) -> Requests:
+        return Requests()
+
+    @cached_property
+    def _collated(self) -> DataLoader[Collated]:
+        return DataLoader(
+            self.images,  # type: ignore[arg-type]
+            batch_sampler=self._requests,
+            num_workers=self.decoding.workers,
+            persistent_workers=self.decoding.workers > 0,
+            collate_fn=collate,
+            generator=generator(self.seed, WORKERS),  # else it draws from the global one
+        )
 
     @property
     def num_images(self) -> int:
-        """How many images an epoch has."""
+        """How many images this rank gives in an epoch, if all can be read."""
         return self.order.num_images
 
     def __len__(self) -> int:
-        return -(-self.num_images // self.batch_size)
+        return len(self.order)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from that of number `start` on.
-
-        Raises CorruptImageError, which names the file.
-        """
-        batches = DataLoader(
-            SeededFiles(self.read, self.files.targets, self.transform, self.seed, number),
-            batch_size=self.batch_size,
-            sampler=self.order.indices(number)[start * self.batch_size :].tolist(),
-            num_workers=self.workers,
-            collate_fn=collate,
-            generator=generator(self.seed, number, WORKERS),  # else it draws from the global one
+        """The batches of an epoch from batch `start` on; raises CorruptImageError, which names the file."""
+        self._requests.batches = (
+            [(number, sample) for sample in samples.tolist()] for samples in self.order.batches(number, start)
         )
-        for batch in batches:
-            if isinstance(batch, Unreadable):
-                raise CorruptImageError(batch.message)
-            yield batch
+        try:
+            for collated in self._collated:
+                self._look_at(collated)
+                if collated.batch is not None:
+                    yield collated.batch
+        except BaseException:  # GeneratorExit too: workers in the midst of an epoch are of no more use
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop the workers; another epoch starts new ones.
+
+        The garbage collector may take their queues before it asks them to stop: torch then waits in vain.
+        """
+        self.__dict__.pop("_collated", None)
+
+    def _look_at(self, collated: Collated) -> None:
+        """Note what could not be read; raise CorruptImageError where nothing may or can stand in for it."""
+        if not collated.unreadable:
+            return
+        if not self.decoding.skip_corrupt:
+            raise CorruptImageError(collated.unreadable[0])
+        if collated.num_missing and isinstance(self.order, Shuffled):
+            raise CorruptImageError(
+                f"{collated.unreadable[0]}, and those after it, which could stand in for it"
+            )
+        self.skipped.update(collated.unreadable)
 
 
 Loader = ArrayLoader | FileLoader
@@ -150,25 +198,32 @@ def train_loader(
     std: Sequence[float],
     augment: Augmentation,
     seed: int,
-    workers: int,
-    decoded_cache_gib: float,
+    decoding: Decoding,
+    share: Share,
 ) -> Loader:
-    """Shuffled, augmented batches, all of `batch_size`: the images left over wait for another epoch.
+    """Shuffled, augmented batches, all of `batch_size`, of which this process gets its `share`.
 
-    Raises ValueError where the set is smaller than a batch or cannot have this augmentation.
-    `workers` are processes that decode image files, which are kept decoded where all of them fit in
-    `decoded_cache_gib`; images in memory need neither.
+    Raises ValueError where the set is smaller than a batch, cannot have this augmentation, or a batch cannot
+    be shared out evenly. Images in memory need no `decoding`.
     """
     if len(dataset) < batch_size:
         raise ValueError(
             f"batch_size={batch_size} is more than the {len(dataset)} training images: give at most that"
         )
-    order = Shuffled(len(dataset), len(dataset) // batch_size * batch_size, seed)
+    if batch_size % augment.num_repeats:
+        raise ValueError(
+            f"augment.num_repeats={augment.num_repeats} does not divide the batch: batch_size={batch_size} "
+            "is no multiple of it"
+        )
+    share.rows(batch_size)
+    order = Shuffled(len(dataset), batch_size, augment.num_repeats, seed, share)
     if isinstance(dataset, Arrays):
         augment = for_arrays(augment, *dataset.images.shape[2:])
-        return ArrayLoader(dataset, order, batch_size, image_size, column(mean), column(std), augment, seed)
-    transform = for_files(augment).file_transform(image_size, mean, std)
-    return FileLoader(dataset, order, batch_size, transform, seed, workers, decoded_cache_gib)
+        return ArrayLoader(dataset, order, image_size, column(mean), column(std), augment, seed)
+    of_files = for_files(augment)
+    crop = decoding.centre_crop if isinstance(of_files, NoAugmentation) else of_files
+    transform = crop.file_transform(image_size, mean, std)
+    return FileLoader(dataset, order, transform, seed, decoding)
 
 
 def test_loader(
@@ -178,16 +233,21 @@ def test_loader(
     image_size: int,
     mean: Sequence[float],
     std: Sequence[float],
-    workers: int,
-    decoded_cache_gib: float,
+    decoding: Decoding,
+    share: Share,
 ) -> Loader:
-    """Every image once, in the order of the data set; the last batch may be smaller."""
-    order, seed = InOrder(len(dataset)), 0  # nothing is random
+    """Every image once, in the order of the data set: a block of whole batches for each process."""
+    order, seed = InOrder(len(dataset), batch_size, share), 0  # nothing is random
     if isinstance(dataset, Arrays):
         plain = NoAugmentation("none")
-        return ArrayLoader(dataset, order, batch_size, image_size, column(mean), column(std), plain, seed)
-    transform = evaluation_transform(image_size, mean, std)
-    return FileLoader(dataset, order, batch_size, transform, seed, workers, decoded_cache_gib)
+        return ArrayLoader(dataset, order, image_size, column(mean), column(std), plain, seed)
+    transform = decoding.centre_crop.file_transform(image_size, mean, std)
+    return FileLoader(dataset, order, transform, seed, decoding)
+
+
+def no_spares(epoch: int, index: int) -> list[int]:
+    """Nothing stands in for an image that cannot be read."""
+    return []
 
 
 def column(values: Sequence[float]) -> Float[Tensor, "3 1 1"]:

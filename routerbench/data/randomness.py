@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-ORDER, AUGMENT, WORKERS, MIX = range(1, 5)  # what a stream of random numbers is for
+ORDER, AUGMENT, WORKERS, MIX, ERASE, HOLD_OUT = range(1, 7)  # what a stream of random numbers is for
 
 
 def generator(*key: int) -> torch.Generator:

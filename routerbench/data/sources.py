@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
+from torchvision.datasets import CIFAR10, CIFAR100
 
+from routerbench.data.class_maps import in_order, read_class_map
 from routerbench.data.idx import read_images, read_labels
-from routerbench.data.image_files import open_split
+from routerbench.data.image_files import ImageFiles, Selected, class_folders, open_folder
+from routerbench.data.splits import Part
 
 EMBEDDED = Path(__file__).parent / "embedded"
 LANDCOVER32_CLASSES = (
@@ -52,7 +54,14 @@ class Arrays:
         return len(self.labels)
 
 
-Dataset = Arrays | ImageFolder
+Dataset = Arrays | ImageFiles
+
+
+def select(dataset: Dataset, indices: Int64[Tensor, "n"]) -> Dataset:
+    """The images at these places, in this order."""
+    if isinstance(dataset, Arrays):
+        return Arrays(dataset.images[indices], dataset.labels[indices])
+    return Selected(dataset, indices.numpy())
 
 
 @dataclass(frozen=True)
@@ -105,21 +114,28 @@ def cifar100(path: str | None, download: bool) -> Source:
     return cifar(CIFAR100, "cifar100", path, download)
 
 
-def folder(path: str | None) -> Source:
+def folder(path: str | None, train_split: str, test_split: str | None, class_map: str | None) -> Source:
     """Image files below train/ and val/, a folder for each class: ImageNet's layout; val/ is the test set.
 
+    It may be called validation/, or whatever `test_split` says. A class map (timm's: a .txt with the name of
+    a class folder in each line) says which class folders are taken, as what labels; else it is all of them.
     Raises ValueError where a folder is missing, a class is empty or val/ has other classes than train/.
     """
     root = existing_folder(path, "folder", "train/ and val/, each with one folder of images per class")
-    train, val = open_split(root, "train"), open_split(root, "val")
-    differing = sorted(set(train.classes) ^ set(val.classes))
-    if differing:
+    train_name = Part.parse("data.train_split", train_split).name
+    train = _folder_of(root, train_name)
+    labels = class_folders(train) if class_map is None else read_class_map(class_map, root)
+    training = open_folder(train, labels)
+    test = _folder_of(root, test_split or _validation(root))
+    differing = sorted(set(labels) ^ set(class_folders(test)))
+    if differing and class_map is None:
         raise ValueError(
-            f"data.path={path!r}: train/ and val/ need the same class folders, but only one of them has "
+            f"data.path={path!r}: {train.name}/ and {test.name}/ need the same class folders, "
+            "but only one of them has "
             + ", ".join(differing[:5])
             + (f" and {len(differing) - 5} more" if len(differing) > 5 else "")
         )
-    return Source(train, val, tuple(train.classes))
+    return Source(training, open_folder(test, labels), in_order(labels))
 
 
 def fashion_split(folder: Path, part: str) -> Arrays:
@@ -151,6 +167,25 @@ def cifar(dataset: Callable[..., CIFAR10], name: str, path: str | None, download
         for part in parts
     )
     return Source(train, test, tuple(parts[0].classes))
+
+
+def _folder_of(root: Path, part: str) -> Path:
+    folder = root / part
+    if not folder.is_dir():
+        raise ValueError(
+            f"data.path={str(root)!r} has no folder {part}/: give one that holds train/ and val/"
+        )
+    return folder
+
+
+def _validation(root: Path) -> str:
+    """The name of the folder of the test set; raises ValueError where it could be either of two."""
+    found = [name for name in ("val", "validation") if (root / name).is_dir()]
+    if len(found) > 1:
+        raise ValueError(
+            f"data.test_split=null: {str(root)!r} has both val/ and validation/: give one of them"
+        )
+    return found[0] if found else "val"
 
 
 def existing_folder(path: str | None, name: str, contents: str) -> Path:

@@ -1,16 +1,23 @@
 """Augmentations, the classes behind `conf/augment`, and what every image gets: resizing, normalising."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, Real, UInt8
 from PIL import Image
-from timm.data.transforms_factory import create_transform
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import str_to_interp_mode
+from timm.data.transforms_factory import transforms_imagenet_eval, transforms_imagenet_train
 from torch import Tensor
+from torchvision.transforms import Compose, TrivialAugmentWide
 
+from routerbench.checks import check_count, check_not_negative, check_one_of
+
+ERASING_MODES = ("const", "rand", "pixel")  # what timm fills with: the mean, one colour, noise
 FileTransform = Callable[[Image.Image], Float[Tensor, "3 H W"]]
 NUM_DRAWS = 5  # random numbers per image and epoch: shift down, shift right, flip down, flip right, transpose
 
@@ -21,25 +28,48 @@ class NoAugmentation:
 
     name: str
 
+    @property
+    def num_repeats(self) -> int:
+        """Once: a repeated image would be the same."""
+        return 1
+
+    def erasing(self) -> None:
+        """No part of an image is erased."""
+
     def change(
         self, images: UInt8[Tensor, "B 3 H W"], draws: Float[Tensor, "B 5"]
     ) -> UInt8[Tensor, "B 3 H W"]:
         """The same images."""
         return images
 
-    def file_transform(self, image_size: int, mean: Sequence[float], std: Sequence[float]) -> FileTransform:
-        """The transform of evaluation."""
-        return evaluation_transform(image_size, mean, std)
+
+@dataclass(frozen=True, kw_only=True)
+class Repeating:
+    """What all augmentations have: each image comes `num_repeats` times in a batch, and may lose a rectangle.
+
+    Raises ValueError for a setting out of its range.
+    Source: E. Hoffer et al., arXiv:1901.09335 (repeats); Z. Zhong et al., arXiv:1708.04896 (random erasing).
+    """
+
+    name: str
+    num_repeats: int
+    random_erasing: float
+    random_erasing_mode: str
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a setting out of its range."""
+        check_count("augment.num_repeats", self.num_repeats)
+        check_probability("augment.random_erasing", self.random_erasing)
+        check_one_of("augment.random_erasing_mode", self.random_erasing_mode, ERASING_MODES)
 
 
-@dataclass(frozen=True)
-class CropFlip:
+@dataclass(frozen=True, kw_only=True)
+class CropFlip(Repeating):
     """Shift by up to `padding` pixels (the border mirrored), flip and transpose, each with its probability.
 
     For square images in memory. Raises ValueError for a probability outside [0, 1] or a negative padding.
     """
 
-    name: str
     padding: int
     hflip: float
     vflip: float
@@ -47,10 +77,17 @@ class CropFlip:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a setting out of its range."""
+        super().__post_init__()
         if self.padding < 0:
             raise ValueError(f"augment.padding={self.padding} must be 0 or more")
         for name in ("hflip", "vflip", "transpose"):
             check_probability(f"augment.{name}", getattr(self, name))
+
+    def erasing(self) -> RandomErasing | None:
+        """What erases a part of a normalised image, in place; None if nothing does."""
+        if not self.random_erasing:
+            return None
+        return RandomErasing(self.random_erasing, mode=self.random_erasing_mode, device="cpu")
 
     def change(
         self, images: UInt8[Tensor, "B 3 S S"], draws: Float[Tensor, "B 5"]
@@ -76,55 +113,125 @@ class CropFlip:
         return torch.where(flip[..., None], mirrored.flip(-1), mirrored)
 
 
-@dataclass(frozen=True)
-class InceptionCrop:
-    """A random part of the image file, resized; a flip; RandAugment in timm's notation (null: none).
+@dataclass(frozen=True, kw_only=True)
+class FileAugmentation(Repeating, ABC):
+    """A crop of an image file, a mirror image, a policy, colour jitter, random erasing: timm's pipeline.
 
-    Raises ValueError for a setting that timm does not know.
-    Source: C. Szegedy et al., arXiv:1409.4842, section 6; E. Cubuk et al., arXiv:1909.13719 (RandAugment).
+    Raises ValueError for a setting out of its range, or unknown to timm.
     """
 
-    name: str
-    scale: Sequence[float]
-    ratio: Sequence[float]
     hflip: float
-    rand_augment: str | None
+    color_jitter: float
     interpolation: str
 
     def __post_init__(self) -> None:
         """Raise ValueError for a setting out of its range, or unknown to timm."""
+        super().__post_init__()
         check_probability("augment.hflip", self.hflip)
+        check_not_negative("augment.color_jitter", self.color_jitter)
         try:
             self.file_transform(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         except (AssertionError, KeyError, ValueError) as error:  # timm asserts
+            names = [name for name in ("rand_augment", "interpolation") if hasattr(self, name)]
+            settings = ", ".join(f"augment.{name}={getattr(self, name)!r}" for name in names)
             raise ValueError(
-                f"augment.rand_augment={self.rand_augment!r}, augment.interpolation={self.interpolation!r}: "
-                "timm knows one of them not; give for example rand-m9-mstd0.5-inc1 (or null) and bicubic"
+                f"{settings}: timm knows {'one of them' if names[1:] else 'it'} not; give for example "
+                f"{'rand-m9-mstd0.5-inc1 (or null) and ' if names[1:] else ''}bicubic"
             ) from error
 
+    @abstractmethod
+    def crop(self) -> dict[str, Any]:
+        """timm's arguments for the crop and its policy."""
+
+    def policy(self, mean: Sequence[float]) -> list[Callable[[Image.Image], Image.Image]]:
+        """What changes the cropped image before its colours, if it is not one of timm's."""
+        return []
+
     def file_transform(self, image_size: int, mean: Sequence[float], std: Sequence[float]) -> FileTransform:
-        """timm's training transform for one image file."""
-        transform = create_transform(
+        """The training transform for one image file."""
+        cropped, coloured, finished = transforms_imagenet_train(
             image_size,
-            is_training=True,
-            scale=(self.scale[0], self.scale[1]),
-            ratio=(self.ratio[0], self.ratio[1]),
             hflip=self.hflip,
-            color_jitter=0.0,
-            auto_augment=self.rand_augment,
+            color_jitter=self.color_jitter or None,  # type: ignore[arg-type]
+            force_color_jitter=True,  # timm leaves it out beside RandAugment, without a word
             interpolation=self.interpolation,
             mean=tuple(mean),
             std=tuple(std),
+            re_prob=self.random_erasing,
+            re_mode=self.random_erasing_mode,
+            separate=True,
+            **self.crop(),
         )
-        return cast(FileTransform, transform)
+        return cast(FileTransform, Compose([cropped, *self.policy(mean), coloured, finished]))
 
 
-Augmentation = NoAugmentation | CropFlip | InceptionCrop
+@dataclass(frozen=True, kw_only=True)
+class InceptionCrop(FileAugmentation):
+    """A random part of the image, resized; then a policy in timm's notation (null: none).
+
+    Source: C. Szegedy et al., arXiv:1409.4842, section 6; E. Cubuk et al., arXiv:1909.13719 (RandAugment).
+    """
+
+    scale: Sequence[float]
+    ratio: Sequence[float]
+    rand_augment: str | None
+
+    def crop(self) -> dict[str, Any]:
+        """timm's arguments for the crop and its policy."""
+        return {
+            "scale": tuple(self.scale),
+            "ratio": tuple(self.ratio),
+            "auto_augment": self.rand_augment,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimpleCrop(FileAugmentation):
+    """The short side to the size of the crop, which is cut out at random; then a policy in timm's notation.
+
+    Source: H. Touvron et al., DeiT III, arXiv:2204.07118, section 3.3; theirs also pads by 4 pixels.
+    """
+
+    rand_augment: str | None
+
+    def crop(self) -> dict[str, Any]:
+        """timm's arguments for the crop and its policy."""
+        unchanged = (1.0, 1.0)
+        return {
+            "train_crop_mode": "rkrr",
+            "scale": unchanged,
+            "ratio": unchanged,
+            "auto_augment": self.rand_augment,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrivialCrop(FileAugmentation):
+    """A random part of the image, resized; then one operation drawn at random, at a strength drawn at random.
+
+    Source: S. Mueller, F. Hutter, TrivialAugment, arXiv:2103.10158, by torchvision.
+    """
+
+    scale: Sequence[float]
+    ratio: Sequence[float]
+
+    def crop(self) -> dict[str, Any]:
+        """timm's arguments for the crop."""
+        return {"scale": tuple(self.scale), "ratio": tuple(self.ratio)}
+
+    def policy(self, mean: Sequence[float]) -> list[Callable[[Image.Image], Image.Image]]:
+        """torchvision's TrivialAugment, which fills with the mean of the images."""
+        fill = [round(255 * value) for value in mean]
+        interpolation = str_to_interp_mode(self.interpolation)
+        return [TrivialAugmentWide(interpolation=interpolation, fill=fill)]  # type: ignore[arg-type]
+
+
+Augmentation = NoAugmentation | CropFlip | FileAugmentation
 
 
 def for_arrays(augment: Augmentation, height: int, width: int) -> NoAugmentation | CropFlip:
     """The augmentation, if images of this size in memory can have it; raises ValueError if not."""
-    if isinstance(augment, InceptionCrop):
+    if isinstance(augment, FileAugmentation):
         raise ValueError(
             f"augment={augment.name} is for image files, and this data set is held in memory: "
             "give augment=none, crop_flip or dihedral"
@@ -137,7 +244,7 @@ def for_arrays(augment: Augmentation, height: int, width: int) -> NoAugmentation
     return augment
 
 
-def for_files(augment: Augmentation) -> NoAugmentation | InceptionCrop:
+def for_files(augment: Augmentation) -> NoAugmentation | FileAugmentation:
     """The augmentation, if image files can have it; raises ValueError if not."""
     if isinstance(augment, CropFlip):
         raise ValueError(
@@ -147,12 +254,39 @@ def for_files(augment: Augmentation) -> NoAugmentation | InceptionCrop:
     return augment
 
 
-def evaluation_transform(image_size: int, mean: Sequence[float], std: Sequence[float]) -> FileTransform:
-    """ImageNet's protocol for one image file: short side to size / 0.875, the centre cut out, normalised."""
-    transform = create_transform(
-        image_size, mean=tuple(mean), std=tuple(std), crop_pct=0.875, interpolation="bicubic"
-    )
-    return cast(FileTransform, transform)
+@dataclass(frozen=True)
+class CentreCrop:
+    """ImageNet's protocol of evaluation: short side to size / `crop_pct`, the centre cut out, normalised.
+
+    Raises ValueError for a share outside ]0, 1] or an interpolation that timm does not know.
+    """
+
+    crop_pct: float
+    interpolation: str
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a setting out of its range, or unknown to timm."""
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(
+                f"data.crop_pct={self.crop_pct} is a share of the short side: give more than 0, at most 1"
+            )
+        try:
+            str_to_interp_mode(self.interpolation)
+        except KeyError as error:
+            raise ValueError(
+                f"data.interpolation={self.interpolation} is unknown to timm: give bicubic or bilinear"
+            ) from error
+
+    def file_transform(self, image_size: int, mean: Sequence[float], std: Sequence[float]) -> FileTransform:
+        """The transform for one image file."""
+        transform = transforms_imagenet_eval(
+            image_size,
+            crop_pct=self.crop_pct,
+            interpolation=self.interpolation,
+            mean=tuple(mean),
+            std=tuple(std),
+        )
+        return cast(FileTransform, transform)
 
 
 def resize(images: Real[Tensor, "B 3 h w"], image_size: int) -> Real[Tensor, "B 3 H W"]:

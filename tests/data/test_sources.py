@@ -2,18 +2,24 @@
 
 import gzip
 import hashlib
+import inspect
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision import datasets
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from routerbench.data import sources
+from routerbench.data.image_files import ImageFiles, PathFiles
 from routerbench.data.sources import Arrays
+from routerbench.data.torchvision_sets import KNOWN, torchvision
 
 FASHION_HELP = (
     "data=fashion_mnist needs {} that holds the four original files (train-images-idx3-ubyte.gz, ...)"
@@ -23,6 +29,9 @@ CIFAR_HELP = (
     "data=cifar10 needs {} that holds cifar10's files as torchvision lays them out "
     "(data.download=true fetches them)"
 )
+
+
+FOLDER: dict[str, Any] = {"train_split": "train", "test_split": None, "class_map": None}
 
 
 def exactly(text: str) -> str:
@@ -167,7 +176,7 @@ def test_cifar10_that_is_not_there_or_damaged(cifar_root: Path) -> None:
 
 
 def test_folder_reads_class_folders(image_root: Path) -> None:
-    source = sources.folder(str(image_root))
+    source = sources.folder(str(image_root), **FOLDER)
     assert (len(source.train), len(source.test)) == (6, 5)
     assert source.class_names == ("cat", "dog")
 
@@ -179,10 +188,10 @@ def test_folder_reads_class_folders(image_root: Path) -> None:
         ("cifar10", {"download": False}, CIFAR_HELP),
         ("cifar10", {"download": True}, CIFAR_HELP),
         ("cifar100", {"download": False}, CIFAR_HELP.replace("cifar10", "cifar100")),
-        ("folder", {}, FOLDER_HELP),
+        ("folder", FOLDER, FOLDER_HELP),
     ],
 )
-def test_no_folder_given(name: str, settings: dict[str, bool], contents: str) -> None:
+def test_no_folder_given(name: str, settings: dict[str, Any], contents: str) -> None:
     with pytest.raises(ValueError, match=exactly("data.path=null: " + contents.format("the folder"))):
         getattr(sources, name)(None, **settings)
 
@@ -192,11 +201,11 @@ def test_no_folder_given(name: str, settings: dict[str, bool], contents: str) ->
     [
         ("fashion_mnist", {}, FASHION_HELP),
         ("cifar10", {"download": False}, CIFAR_HELP),
-        ("folder", {}, FOLDER_HELP),
+        ("folder", FOLDER, FOLDER_HELP),
     ],
 )
 def test_the_folder_given_does_not_exist(
-    name: str, settings: dict[str, bool], contents: str, tmp_path: Path
+    name: str, settings: dict[str, Any], contents: str, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "nowhere")
     with pytest.raises(
@@ -205,18 +214,131 @@ def test_the_folder_given_does_not_exist(
         getattr(sources, name)(path, **settings)
 
 
+def test_folder_whose_test_set_is_called_otherwise(image_root: Path) -> None:
+    (image_root / "val").rename(image_root / "validation")
+    assert len(sources.folder(str(image_root), **FOLDER).test) == 5
+    (image_root / "train").rename(image_root / "all")
+    source = sources.folder(str(image_root), "all[:50%]", "validation", None)
+    assert (len(source.train), len(source.test)) == (6, 5)
+    (image_root / "all").rename(image_root / "train")
+    (image_root / "val").mkdir()
+    text = f"data.test_split=null: {str(image_root)!r} has both val/ and validation/: give one of them"
+    with pytest.raises(ValueError, match=exactly(text)):
+        sources.folder(str(image_root), **FOLDER)
+
+
+def test_folder_with_a_class_map(image_root: Path) -> None:
+    (image_root / "train" / "eel").mkdir()
+    (image_root / "classes.txt").write_text("dog\ncat\n")  # found in data.path too
+    source = sources.folder(str(image_root), "train", None, "classes.txt")
+    assert source.class_names == ("dog", "cat")
+    train = source.train
+    assert isinstance(train, PathFiles)
+    assert [Path(train.name(index)).parent.name for index in range(6)] == ["cat"] * 3 + ["dog"] * 3
+    assert train.labels.tolist() == [1, 1, 1, 0, 0, 0]
+    (image_root / "classes.txt").write_text("dog\ncat\neel\n")
+    with pytest.raises(
+        ValueError, match=rf"^{re.escape(str(image_root / 'train' / 'eel'))} is an empty class"
+    ):
+        sources.folder(str(image_root), "train", None, "classes.txt")
+
+
+@pytest.mark.parametrize("name", ["classes.csv", "nowhere.txt"])
+def test_a_class_map_that_cannot_be_read(image_root: Path, name: str) -> None:
+    (image_root / "classes.csv").write_text("dog")
+    text = f"data.class_map={name} cannot be read: give a .txt or .pkl file of timm's"
+    with pytest.raises(ValueError, match=exactly(text)):
+        sources.folder(str(image_root), "train", None, name)
+
+
+def test_a_class_map_with_labels_that_are_no_numbering(image_root: Path) -> None:
+    path = image_root / "classes.pkl"
+    path.write_bytes(pickle.dumps({"cat": 0, "dog": 2}))
+    text = f"data.class_map={path} has labels that do not number its 2 classes: give each its own, from 0 on"
+    with pytest.raises(ValueError, match=exactly(text)):
+        sources.folder(str(image_root), "train", None, str(path))
+
+
+def test_torchvision_holds_small_sets_in_memory(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 3), ("t10k", 2)):
+        pixels = np.zeros((count, 28, 28))
+        pixels[:, 1, 2] = 200
+        write_idx(raw / f"{part}-images-idx3-ubyte", pixels)
+        write_idx(raw / f"{part}-labels-idx1-ubyte", np.arange(count))
+    source = torchvision(str(tmp_path), "mnist", download=False)
+    train = arrays(source.train)
+    assert train.images.shape == (3, 3, 28, 28)
+    assert train.images[1].nonzero().tolist() == [[0, 1, 2], [1, 1, 2], [2, 1, 2]]
+    assert (train.labels.tolist(), len(source.test)) == ([0, 1, 2], 2)
+    assert source.class_names[2] == "2 - two"
+
+
+def test_torchvision_with_images_last(cifar_root: Path) -> None:
+    source = torchvision(str(cifar_root), "cifar10", download=False)
+    assert torch.equal(
+        arrays(source.train).images, arrays(sources.cifar10(str(cifar_root), download=False).train).images
+    )
+    assert source.class_names == tuple("abcdefghij")
+
+
+def test_torchvision_decodes_the_files_of_others(tmp_path: Path) -> None:
+    for part, count in (("train", 2), ("valid", 1), ("test", 1)):
+        for country in ("AD", "AE"):
+            folder = tmp_path / "country211" / part / country
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("L", (6, 4), 40 * number).save(folder / f"{number}.jpg")
+    source = torchvision(str(tmp_path), "country211", download=False)
+    assert source.class_names == ("AD", "AE")
+    train = source.train
+    assert isinstance(train, ImageFiles)
+    assert (len(train), len(source.test)) == (4, 2)
+    image, label = train.read(3)
+    assert (image.mode, image.size, label, train.label(3)) == ("RGB", (6, 4), 1, 1)
+    (tmp_path / "country211" / "train" / "AD" / "0.jpg").write_text("no image")
+    text = "image 0 of Country211 cannot be read as an image (UnidentifiedImageError): replace or remove it"
+    with pytest.raises(ValueError, match=exactly(text)):
+        train.read(0)
+
+
+def test_torchvision_without_a_set_or_its_files(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"^data\.dataset=foodd is not one of: cifar10, .*did you mean food101\?"
+    ):
+        torchvision(str(tmp_path), "foodd", download=False)
+    with pytest.raises(ValueError, match=r"^data\.dataset=None is not one of: cifar10, "):
+        torchvision(str(tmp_path), None, download=False)
+    with pytest.raises(ValueError, match=rf"^data\.path={str(tmp_path)!r} has no intact copy of food101: "):
+        torchvision(str(tmp_path), "food101", download=False)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_known_set_is_one_of_torchvision_and_takes_its_arguments(name: str) -> None:
+    known = KNOWN[name]
+    signatures = [
+        inspect.signature(of_class.__init__).parameters
+        for of_class in getattr(datasets, known.name).__mro__
+        if "__init__" in vars(of_class)
+    ]
+    accepted = {argument for signature in signatures for argument in signature}
+    assert {*known.train, *known.test} <= accepted
+    assert known.train != known.test
+
+
 def test_folder_without_val(image_root: Path) -> None:
     (image_root / "val").rename(image_root / "test")
     text = f"data.path={str(image_root)!r} has no folder val/: give one that holds train/ and val/"
     with pytest.raises(ValueError, match=exactly(text)):
-        sources.folder(str(image_root))
+        sources.folder(str(image_root), **FOLDER)
 
 
 def test_folder_without_classes(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     text = f"{tmp_path / 'train'} has no class folders: it needs one folder of images per class"
     with pytest.raises(ValueError, match=exactly(text)):
-        sources.folder(str(tmp_path))
+        sources.folder(str(tmp_path), **FOLDER)
 
 
 def test_folder_with_an_empty_class(image_root: Path) -> None:
@@ -225,7 +347,7 @@ def test_folder_with_an_empty_class(image_root: Path) -> None:
     (empty / "notes.txt").write_text("not an image")
     text = f"{empty} is an empty class: remove it or put images there ({' '.join(IMG_EXTENSIONS)})"
     with pytest.raises(ValueError, match=exactly(text)):
-        sources.folder(str(image_root))
+        sources.folder(str(image_root), **FOLDER)
 
 
 def test_folder_with_other_classes_in_val(image_root: Path) -> None:
@@ -235,4 +357,4 @@ def test_folder_with_other_classes_in_val(image_root: Path) -> None:
         "but only one of them has dog, eel"
     )
     with pytest.raises(ValueError, match=exactly(text)):
-        sources.folder(str(image_root))
+        sources.folder(str(image_root), **FOLDER)
