@@ -303,6 +303,7 @@ def _check_parallel(config: DictConfig) -> None:
         return
     if not can_part(config, parts * processes):
         of_group = f" of group={config.group}" if isinstance(config.group, int) else ""
+        of_group += " of pairs to be mixed" if mixes(config) else ""
         raise ValueError(
             f"batch_size={config.batch_size} cannot be shared out to {processes} processes in "
             f"optim.accumulation_steps={parts} parts{of_group}: give a multiple of all of them"
@@ -320,6 +321,15 @@ def _check_parallel(config: DictConfig) -> None:
     if config.runtime.retry_oom:
         raise ValueError(
             "runtime.retry_oom=true is for one process: what one of many lacks the others may not"
+        )
+    if config.runtime.compile:
+        raise ValueError(
+            "runtime.compile=true is for one process: on many ranks its kernels draw other random numbers"
+        )
+    if config.runtime.channels_last and sizes.shard > 1:
+        raise ValueError(
+            f"runtime.channels_last=true cannot be cut into parallel.shard={sizes.shard}: give false, or "
+            "parallel.data"
         )
     if sizes.expert > 1:
         _check_expert_parallel(config)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 LIKE = (torch.rand_like, torch.randn_like)
@@ -29,9 +30,9 @@ class WholeDraws(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = {} if kwargs is None else kwargs
-        if func is Tensor.backward:  # it would draw again, for checkpointed activations, outside of this mode
-            with self:
-                return torch.autograd.backward(args[0], kwargs.pop("gradient"), **kwargs)
+        if func is Tensor.backward:  # in which checkpointed activations draw again
+            with self:  # given a tensor, it would leave this mode once more
+                return torch.autograd.backward(get_gradient_edge(args[0]), kwargs.pop("gradient"), **kwargs)
         draws = func in LIKE or func in IN_PLACE or func is F.dropout
         if not draws or args[0].dim() == 0 or kwargs.get("generator") is not None:
             return func(*args, **kwargs)

@@ -230,13 +230,19 @@ def _measure(
         model.to(memory_format=torch.channels_last)
     if config.runtime.activation_checkpointing:
         checkpoint_activations(model, config.model.name)
-    mesh = make_mesh(config.parallel, device)
-    spread(model, mesh)
-    optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
     ema = None
     if config.ema.decay is not None:
-        ema = ModelEmaV3(model, decay=config.ema.decay, use_warmup=config.ema.warmup)
+        ema = ModelEmaV3(
+            model,
+            decay=config.ema.decay,
+            use_warmup=config.ema.warmup,
+            foreach=config.parallel.shard == 1,  # one kernel does not take whole and cut tensors
+        )
     models = {"raw": model} if ema is None else {"raw": model, "ema": ema.module}
+    mesh = make_mesh(config.parallel, device)
+    for each in models.values():
+        spread(each, mesh)
+    optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
     ranked = "ema" if ema is not None and config.ema.ranked else "raw"
     if config.runtime.compile:
         model.compile()
@@ -285,6 +291,9 @@ def _measure(
         log_every_steps=config.runtime.log_every_steps,
         checkpoints=checkpoints,
     )
+    write_weights(folder, model)
+    if ema is not None:
+        write_weights(folder, ema.module, "ema")
     if rank() == 0:
         records.write_correct(folder, evaluation.correct)
         records.write_maps(folder, evaluation.maps)
@@ -294,9 +303,6 @@ def _measure(
         "train_seconds": progress.seconds,
         "peak_memory_gib": None if peak is None else max(peak, progress.peak_memory_gib),
     }
-    write_weights(folder, model)
-    if ema is not None:
-        write_weights(folder, ema.module, "ema")
     return {
         "metrics": evaluation.metrics,
         "evaluation": {"weights": ranked},

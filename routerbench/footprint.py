@@ -79,8 +79,8 @@ def footprint(anatomy: Anatomy, layout: Layout, config: DictConfig) -> Footprint
     images = config.batch_size / layout.num_ranks  # of a GPU in a step
     of_dense, of_experts = anatomy.params_dense / shard, anatomy.params_experts / shard / expert
     held = of_dense + of_experts
-    low_precision = 0 if config.precision == "fp32" else 2 * held * shard
-    gathered = FP32 * anatomy.params_block if shard > 1 else 0
+    low_precision = 0.0 if config.precision == "fp32" else 2 * held * shard
+    gathered = FP32 * anatomy.params_block if shard > 1 else 0.0
     whole_gradients = held * shard if shard > 1 and parts > 1 else held  # they are cut with the last part
     return Footprint(
         layout,

@@ -45,10 +45,10 @@ def spread(model: nn.Module, mesh: DeviceMesh | None) -> None:
     """Start all ranks on the weights of the first, and leave each what it holds of them, in place."""
     if mesh is None:
         return
-    state = {name: value.detach() for name, value in model.state_dict().items()}
+    state = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
     for value in state.values():
         dist.broadcast(value, 0)
-    model.load_state_dict(state)  # what is no tensor of the model, such as a router's seed
+    model.load_state_dict(state)  # not all are the model's own tensors, as a router's seed
     if mesh["expert"].size() > 1:
         for layer in moe_layers(model).values():
             share_experts(layer.experts, mesh)

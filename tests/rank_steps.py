@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
 from routerbench.build import build_backbone, router_names, sparsify
@@ -87,7 +87,11 @@ def of_layout(folder: Path, before: list[Path], layout: str, routers: str) -> di
         if name in KEPT:
             kept.save(Progress(step=NUM_STEPS // 2))
         curves[name] += [*curve(step, NUM_STEPS // 2, NUM_STEPS), averages(step)]
-    goes_on = {f"{path.parent.name} {path.name}": continued(path.name, sizes, path) for path in before}
+    goes_on = {
+        f"{path.parent.name} {path.name}": continued(path.name, sizes, path)
+        for path in before
+        if path.name in curves
+    }
     return {"curves": curves, "goes on": goes_on, "evaluations": evaluations(sizes)}
 
 
@@ -95,6 +99,7 @@ def make_step(router: str, sizes: list[int]) -> TrainingStep:
     """A step with noise, drop path, dropout, accumulation, mixing, clipping and averaged weights."""
     torch.manual_seed(rank())  # the weights are to be those of the first rank all the same
     model = small_vit(router, drop_path_rate=0.2, proj_drop_rate=0.1, expert_dropout=0.0)
+    model.set_grad_checkpointing(router == "token_choice")  # whose noise is then drawn again
     mesh = make_mesh(dict(zip(AXES, sizes, strict=True)), CPU)
     ema = ModelEmaV3(model, decay=0.9, foreach=sizes[1] == 1)  # one kernel does not take both
     for spread_out in (model, ema.module):
@@ -105,7 +110,7 @@ def make_step(router: str, sizes: list[int]) -> TrainingStep:
         list(moe_layers(model).values()),
         make_optimizer(model, name="adamw", lr=4e-3, weight_decay=0.05),
         F.cross_entropy,
-        mix=mirrored,
+        mix=neighbours_mixed,
         ema=ema,
         accumulation_steps=NUM_PARTS,
         clip_grad=0.5,
@@ -118,7 +123,7 @@ def make_step(router: str, sizes: list[int]) -> TrainingStep:
 
 def small_vit(
     router: str, group: int | str = "image", expert_dropout: float | None = None, **arguments: float
-) -> nn.Module:
+) -> Any:
     """Two blocks, the second with experts."""
     size = {"depth": 2, "embed_dim": 16, "num_heads": 2}
     model = build_backbone("pocket_vit", 10, 32, **size, **arguments)
@@ -150,10 +155,13 @@ def averages(step: TrainingStep) -> list[float]:
     return [whole[name].abs().mean().item() for name, _ in step.ema.module.named_parameters()]
 
 
-def mirrored(images: Tensor, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Mixup of the first with the last image, and so on, with a share that changes from step to step."""
+def neighbours_mixed(images: Tensor, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Mixup of images side by side, with a share that changes from step to step."""
     share, targets = 0.5 + 0.02 * number, F.one_hot(labels, 10).float()
-    return share * images + (1 - share) * images.flip(0), share * targets + (1 - share) * targets.flip(0)
+    return tuple(  # type: ignore[return-value]
+        share * rows + (1 - share) * rows.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+        for rows in (images, targets)
+    )
 
 
 def checkpoints(step: TrainingStep, folder: Path) -> RunCheckpoints:

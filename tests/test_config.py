@@ -130,6 +130,19 @@ NO_PLACE = "is neither a name nor a list of blocks"
             "runtime.retry_oom=true is for one process: what one of many lacks the others may not",
         ),
         (
+            ["parallel.data=64", "mix.mixup_alpha=0.8"],
+            "batch_size=64 cannot be shared out to 64 processes in optim.accumulation_steps=1 parts of pairs "
+            "to be mixed: give a multiple of all of them",
+        ),
+        (
+            ["parallel.data=2", "runtime.compile=true"],
+            "runtime.compile=true is for one process: on many ranks its kernels draw other random numbers",
+        ),
+        (
+            ["parallel.shard=2", "runtime.channels_last=true"],
+            "runtime.channels_last=true cannot be cut into parallel.shard=2: give false, or parallel.data",
+        ),
+        (
             ["parallel.expert=2", "router=dense"],
             "parallel.expert=2 means nothing to a run without experts: take parallel.data",
         ),

@@ -17,10 +17,14 @@ from routerbench.build import router_names
 
 TESTS = Path(__file__).parent
 NUM_STEPS = 20  # of a curve; a checkpoint is in its middle
-SOME = (
-    "soft,sigmoid_bias,token_choice"  # a parameter without axes, a buffer that changes, losses of the router
+# A parameter without axes, a buffer that changes, and losses of the router.
+SOME = "soft,sigmoid_bias,token_choice"
+STAGES = (
+    "1:1,1,1",
+    f"2:2,1,1;1,1,2/{SOME};1,2,1/{SOME}",
+    f"4:2,1,2/{SOME};4,1,1/soft;2,2,1/soft",
+    "1:1,1,1/soft",
 )
-STAGES = ("1:1,1,1", f"2:2,1,1;1,1,2;1,2,1/{SOME}", f"4:2,1,2/{SOME};4,1,1/soft;2,2,1/soft", "1:1,1,1/soft")
 MANY = ("2,1,1", "1,1,2", "1,2,1", "2,1,2", "4,1,1", "2,2,1")
 
 Found = dict[str, Any]
@@ -60,9 +64,9 @@ def test_the_curves_of_routers_are_those_of_one_process(found: Found, layout: st
 
 
 def test_all_routers_were_trained(found: Found) -> None:
-    for layout in ("1,1,1", "2,1,1", "1,1,2"):
+    for layout in ("1,1,1", "2,1,1"):
         assert list(found[layout]["curves"]) == router_names()
-    for layout in ("1,2,1", "2,1,2"):
+    for layout in ("1,1,2", "1,2,1", "2,1,2"):
         assert list(found[layout]["curves"]) == SOME.split(",")
 
 
