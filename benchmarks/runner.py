@@ -28,6 +28,7 @@ from routerbench.autotune import use_backend
 from routerbench.compose import cells
 from routerbench.evaluate import Batch
 from routerbench.identity import identity, run_id
+from routerbench.measure import PRECISIONS
 from routerbench.moe.surgery import moe_layers, take_shape
 from routerbench.signals import Warned
 
@@ -48,7 +49,7 @@ def bare(config: DictConfig, batches: list[Batch], num_classes: int, backend: st
     random_seed(config.seed)
     model = parts.build_model(config, num_classes)
     parts.put_moe_layers(model, config)
-    device, dtype = parts.choose_device(config.runtime.device), experiment.PRECISIONS[config.precision]
+    device, dtype = parts.choose_device(config.runtime.device), PRECISIONS[config.precision]
     take_shape(model.to(device), (config.data.image_size, config.data.image_size))
     choose_attention(model, device, dtype)
     if backend is not None:

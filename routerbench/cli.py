@@ -169,8 +169,12 @@ def _check_parts(configs: Sequence[Any]) -> None:
         parts.verify(config)
     missing = [config for config, status in _statuses(configs) if status != "done"]
     num_classes = {}
-    for data, config in {data_id(identity(config)): config for config in missing}.items():
-        num_classes[data] = parts.load_data(config).num_classes
+    for name, config in {data_id(identity(config)): config for config in missing}.items():
+        data = parts.load_data(config)
+        num_classes[name] = data.num_classes
+        parts.check_schedule(config, len(data.train))
+        parts.load_extra(config, data.class_names)
+        parts.load_fewshot(config, data)
     models = {f"{data_id(identity(config))} {identity(config)['model']}": config for config in missing}
     for config in models.values():
         parts.load_weights(config, num_classes[data_id(identity(config))])

@@ -17,6 +17,7 @@ from routerbench.moe.surgery import moe_layers
 from routerbench.ranks import added, gathered, num_ranks
 
 Batch = tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]
+Watched = Callable[[Iterable[Batch]], Iterable[Batch]]
 NOTHING: Batch = (torch.empty(0, 0, 0, 0), torch.empty(0, dtype=torch.int64))
 
 
@@ -31,14 +32,13 @@ class Evaluation:
     """`<block>/<map>`: the maps of each MoE layer, see `routerbench.maps`."""
 
 
-@torch.no_grad()  # in inference mode autocast keeps no copies of weights
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
     device: torch.device,
     autocast: torch.autocast,
     task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-    watched: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+    watched: Watched = iter,
 ) -> Evaluation:
     """Accuracy, loss and routing over every image of `batches`, at the capacity of evaluation.
 
@@ -46,34 +46,63 @@ def evaluate(
     With many processes each has batches of its own, as many as it likes, and all find the same: that of all
     images, in the order of the ranks.
     """
-    training = model.training
-    model.eval()
     layers = moe_layers(model)
-    images_per_group = max((layer.images_per_group for layer in layers.values()), default=1)
     sums: dict[str, RoutingSums] = {}
     maps: dict[str, RoutingMaps] = {}
-    logits, labels = [], []
-    with weights_cast_once(device):
-        own = in_step(_in_whole_groups(batches, images_per_group), images_per_group)
-        for images, label in watched(own):
-            with autocast:
-                scores = model(images.to(device, non_blocking=True))
-            if not len(label):  # this rank has come along for the others
-                continue
-            logits.append(scores)
-            labels.append(label.to(device, non_blocking=True))
-            for name, layer in layers.items():
-                assert layer.routing is not None
-                _add(sums, name, RoutingSums.of(layer.routing))
-                _add(maps, name, RoutingMaps.of(layer.routing.plan, labels[-1], logits[-1].shape[1]))
-    model.train(training)
-    logits, labels = ([batch for of_rank in gathered(mine) for batch in of_rank] for mine in (logits, labels))
+    predictions = []
+    for logits, labels in _predictions(model, batches, device, autocast, watched):
+        predictions.append((logits, labels))
+        for name, layer in layers.items():
+            assert layer.routing is not None
+            _add(sums, name, RoutingSums.of(layer.routing))
+            _add(maps, name, RoutingMaps.of(layer.routing.plan, labels, logits.shape[1]))
     sums, maps = added(sums), added(maps)
-    metrics, correct = classification_metrics(torch.cat(logits), torch.cat(labels), task_loss)
+    metrics, correct = classification_metrics(*_of_all_ranks(predictions), task_loss)
     test = {f"test/{name}": value for name, value in metrics.items()}
     routing = routing_metrics({name: sums[name].metrics() | maps[name].metrics() for name in layers})
     arrays = {f"{name}/{map_}": array for name in maps for map_, array in maps[name].arrays().items()}
     return Evaluation(test | routing, correct.cpu().numpy(), arrays)
+
+
+def predict(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    device: torch.device,
+    autocast: torch.autocast,
+    watched: Watched = iter,
+) -> tuple[Float[Tensor, "N classes"], Int[Tensor, "N"]]:
+    """The logits of every image of `batches`, of all ranks in their order, and the labels."""
+    return _of_all_ranks(list(_predictions(model, batches, device, autocast, watched)))
+
+
+@torch.no_grad()  # in inference mode autocast keeps no copies of weights
+def _predictions(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    device: torch.device,
+    autocast: torch.autocast,
+    watched: Watched,
+) -> Iterator[tuple[Float[Tensor, "B classes"], Int[Tensor, "B"]]]:
+    """The logits and labels of this rank, batch by batch, each while its routing is still in the layers."""
+    training = model.training
+    model.eval()
+    images_per_group = max((layer.images_per_group for layer in moe_layers(model).values()), default=1)
+    with weights_cast_once(device):
+        own = in_step(_in_whole_groups(batches, images_per_group), images_per_group)
+        for images, labels in watched(own):
+            with autocast:
+                logits = model(images.to(device, non_blocking=True))
+            if len(labels):  # otherwise this rank has come along for the others
+                yield logits, labels.to(device, non_blocking=True)
+    model.train(training)
+
+
+def _of_all_ranks(
+    predictions: list[tuple[Tensor, Tensor]],
+) -> tuple[Float[Tensor, "N classes"], Int[Tensor, "N"]]:
+    every = [prediction for of_rank in gathered(predictions) for prediction in of_rank]
+    logits, labels = zip(*every, strict=True)
+    return torch.cat(logits), torch.cat(labels)
 
 
 def evaluate_ranked(

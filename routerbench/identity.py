@@ -79,8 +79,9 @@ def group_id(settings: dict[str, Any]) -> str:
 
 
 def data_id(settings: dict[str, Any]) -> str:
-    """The same for runs on the same batches."""
-    return _digest({key: settings[key] for key in ("data", "augment", "batch_size")})
+    """The same for runs on the same batches, and of as many steps."""
+    of_data = ("data", "augment", "batch_size", "eval", "epochs", "optim")
+    return _digest({key: settings[key] for key in of_data if key in settings})
 
 
 def _prefix(settings: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from routerbench import cli, experiment
+from routerbench import cli
 from routerbench.config import conf_dir
 
 VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
@@ -313,13 +313,13 @@ def test_done_is_code_0_and_a_second_time_nothing_is_left_to_do(
 def test_a_run_that_fails_is_code_1_and_is_named_and_the_others_go_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = experiment.train
+    train = measure.train
 
     def fail_once(*args: Any, **settings: Any) -> Any:
-        monkeypatch.setattr(experiment, "train", train)
+        monkeypatch.setattr(measure, "train", train)
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(experiment, "train", fail_once)
+    monkeypatch.setattr(measure, "train", fail_once)
     words = [*TINY, "runtime.wandb=disabled", "router=dense"]
     assert cli.train(["-m", *words, "seed=0,1"]) == 1
     lines = capfd.readouterr().out.splitlines()

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
-from routerbench import experiment, parts, records
+from routerbench import experiment, measure, parts, records
 from routerbench.compose import cells
 from routerbench.data.image_files import CorruptImageError
 from routerbench.identity import identity, run_id
@@ -294,7 +294,7 @@ def test_the_record_says_how_many_threads_the_run_had(
     def stop(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("stop")
 
-    monkeypatch.setattr(experiment, "train", stop)
+    monkeypatch.setattr(measure, "train", stop)
     torch.set_num_threads(3 - threads)  # of what ran before
     config = composed("router=dense", f"runtime.threads={threads}")
     assert run(config)[0] == "failed"
@@ -316,7 +316,7 @@ def test_for_one_seed_all_routers_start_from_one_backbone_and_draw_the_same(
         started.append((dict(step.model.state_dict()), torch.get_rng_state()))
         raise RuntimeError("stop")
 
-    monkeypatch.setattr(experiment, "train", stop)
+    monkeypatch.setattr(measure, "train", stop)
     for router in ("dense", "expert_choice", "soft", "random"):
         assert run(composed(f"router={router}"))[0] == "failed"
     dense, draws = started[0]
@@ -335,7 +335,7 @@ def test_a_run_that_is_done_is_not_run_again(composed: Compose, monkeypatch: pyt
     config = composed()
     run(config)
     before = {path: path.read_bytes() for path in folder_of(config).iterdir()}
-    monkeypatch.setattr(experiment, "load_data", never)
+    monkeypatch.setattr(experiment, "load_inputs", never)
     for again in (config, composed("runtime.retry=true"), composed("runtime.threads=2")):
         assert run(again) == ("done", "[1/1] run  done before\n")
     assert {path: path.read_bytes() for path in folder_of(config).iterdir()} == before
@@ -356,7 +356,7 @@ def test_a_run_that_fails_is_an_outcome_until_a_retry(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "train", fail)
+        patch.setattr(measure, "train", fail)
         assert run(composed())[0] == status
     record = record_of(composed())
     assert record["error"].strip().endswith(text)
@@ -386,7 +386,7 @@ def test_an_interrupted_run_leaves_no_record_and_runs_again(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "evaluate", interrupt)
+        patch.setattr(measure, "evaluate", interrupt)
         with pytest.raises(error):
             run(composed())
     assert records.read_record(folder_of(composed())) is None
@@ -423,7 +423,7 @@ def test_a_run_that_another_process_has_is_left_alone(
     composed: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = composed()
-    monkeypatch.setattr(experiment, "train", never)
+    monkeypatch.setattr(measure, "train", never)
     with records.claim(folder_of(config)):
         owner = (folder_of(config) / "lock").read_text()
         assert run(config) == ("running", f"[1/1] run  is being trained by {owner}\n")
@@ -434,16 +434,16 @@ def test_a_run_that_another_process_has_just_done_is_not_run_again(
     composed: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = composed()
-    load_data = experiment.load_data
+    load_inputs = experiment.load_inputs
 
-    def slow(config: DictConfig) -> parts.Data:
+    def slow(config: DictConfig) -> measure.Inputs:
         folder = folder_of(config)
         folder.mkdir(parents=True)
         records.write_record(folder, {"run_id": folder.name, "status": "done", "config": identity(config)})
-        return load_data(config)
+        return load_inputs(config)
 
-    monkeypatch.setattr(experiment, "load_data", slow)
-    monkeypatch.setattr(experiment, "train", never)
+    monkeypatch.setattr(experiment, "load_inputs", slow)
+    monkeypatch.setattr(measure, "train", never)
     assert run(config) == ("done", "[1/1] run  done before\n")
 
 
@@ -533,7 +533,7 @@ def started(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
         raise Started
 
     with monkeypatch.context() as patched:
-        patched.setattr(experiment, "train", stop)
+        patched.setattr(measure, "train", stop)
         patched.setattr(experiment.logger, "error", lambda *words: None)
         assert run(config)[0] == "failed"
     (model,) = models

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from routerbench import parts
 from routerbench.build import build_backbone, sparsify
+from routerbench.compose import cells
 from routerbench.config import conf_dir
 from routerbench.fewshot import (
     Probe,
@@ -244,3 +246,67 @@ def test_the_images_of_a_model_are_looked_at_once() -> None:
     assert metrics.keys() == names
     assert metrics["fewshot/3"] == 1.0  # four colours
     assert measure(batches(images, labels), CPU, FP32) == metrics
+
+
+def composed(*words: str) -> DictConfig:
+    (config,) = cells(["+eval=fewshot", "router=dense", "runtime.workers=0", *words], None, False)
+    parts.verify(config)
+    return config
+
+
+def test_the_support_of_a_run_is_of_its_training_set() -> None:
+    config = composed("data=digits", "augment=crop_flip", "eval.fewshot.shots=[2]")
+    data = parts.load_data(config)
+    few = parts.load_fewshot(config, data)
+    assert few is not None
+    assert len(few.labels) == 1797 - 355
+    assert few.test.num_images == 355
+    (batch,) = few.load(np.array([5, 900]))
+    (twice,) = few.load(np.array([5, 900]))
+    assert torch.equal(batch[0], twice[0])  # not augmented
+    assert batch[1].tolist() == few.labels[[5, 900]].tolist()
+    model, _ = parts.start(config, data.num_classes, None)
+    metrics = fewshot(model, few.probe, few.labels, few.load, few.test.epoch(0), CPU, FP32)
+    assert 0 < metrics["fewshot/2"] < 1
+    assert parts.load_fewshot(cells([], None, False)[0], data) is None
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_support_may_be_of_another_set(order: int) -> None:
+    words = ["+eval=fewshot", "+data@eval.fewshot.data=digits"][::order]
+    (config,) = cells(words, None, False)
+    few = parts.load_fewshot(config, parts.load_data(config))
+    assert few is not None
+    assert len(few.labels) == 1797 - 355
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            ["eval.fewshot.shots=[1000]"],
+            "eval.fewshot.shots=[1000] needs 1000 images of every class, and class 0 has 959",
+        ),
+        (
+            ["+data@eval.fewshot.data=digits", "eval.fewshot.data.image_size=64"],
+            "eval.fewshot.data.image_size=64 is not that of the model: give 32",
+        ),
+        (
+            ["+data@eval.fewshot.data=folder", "eval.fewshot.data.on_corrupt=skip"],
+            "data.on_corrupt=skip leaves images out, and eval.fewshot draws its own beforehand: say error",
+        ),
+        (
+            [
+                "+data@eval.fewshot.data=folder",
+                "eval.fewshot.data.path=/no",
+                "eval.fewshot.data.image_size=32",
+            ],
+            "data.path='/no' is not a folder: data=folder needs one that holds ",
+        ),
+    ],
+)
+def test_what_cannot_be_probed_is_refused_before_training(words: list[str], text: str) -> None:
+    config = composed(*words)
+    data = parts.load_data(config)
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
+        parts.load_fewshot(config, data)

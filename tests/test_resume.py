@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
 
-from routerbench import experiment, records
+from routerbench import experiment, measure, records
 from routerbench.compose import cells
 from routerbench.identity import identity, run_id
 from routerbench.signals import RequeueError, Warned
@@ -208,14 +208,14 @@ def test_a_warning_during_an_evaluation_loses_neither_it_nor_a_row(
     composed: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, config = composed("whole"), composed("stopped")
-    warned, evaluate = Warned(), experiment.evaluate
+    warned, evaluate = Warned(), measure.evaluate
 
     def warn(*args: Any, **kwargs: Any) -> Any:
         warned.by = "SIGUSR1"
         return evaluate(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(experiment, "evaluate", warn)
+        patched.setattr(measure, "evaluate", warn)
         with pytest.raises(RequeueError, match=r"^stopped by SIGUSR1 at step 4, which is kept$"):
             run(config, warned)
     assert run(config) == run(whole) == "done"

@@ -58,6 +58,11 @@ class ArrayLoader:
     seed: int
 
     @property
+    def dataset(self) -> Arrays:
+        """What the batches are of."""
+        return self.arrays
+
+    @property
     def num_images(self) -> int:
         """How many images this rank gives in an epoch."""
         return self.order.num_images
@@ -143,6 +148,11 @@ class FileLoader:
             collate_fn=collate,
             generator=generator(self.seed, WORKERS),  # else it draws from the global one
         )
+
+    @property
+    def dataset(self) -> ImageFiles:
+        """What the batches are of."""
+        return self.files
 
     @property
     def num_images(self) -> int:

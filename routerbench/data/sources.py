@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -62,6 +63,13 @@ def select(dataset: Dataset, indices: Int64[Tensor, "n"]) -> Dataset:
     if isinstance(dataset, Arrays):
         return Arrays(dataset.images[indices], dataset.labels[indices])
     return Selected(dataset, indices.numpy())
+
+
+def labels_of(dataset: Dataset) -> NDArray[np.int64]:
+    """The label of every image, without decoding one."""
+    if isinstance(dataset, Arrays):
+        return dataset.labels.numpy()
+    return np.array([dataset.label(index) for index in range(len(dataset))])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from routerbench import parts
 from routerbench.compose import cells
 from routerbench.data.extra import imagenet_classes
-from routerbench.data.loaders import FileLoader
+from routerbench.data.loaders import FileLoader, Loader
 from routerbench.data.orders import Share
 
 SMALL = ("data.image_size=8", "batch_size=2", "augment=none")
@@ -24,7 +24,7 @@ def of_folder(root: Path, *words: str) -> DictConfig:
     return composed("data=folder", f"data.path={root}", "runtime.workers=0", *SMALL, *words)
 
 
-def labels(loader: parts.Loader) -> list[int]:
+def labels(loader: Loader) -> list[int]:
     return torch.cat([labels for _, labels in loader.epoch(0)]).tolist()
 
 

@@ -1,0 +1,183 @@
+"""From a configuration to its data: the batches of a run, and what else a model is evaluated on."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from routerbench.checks import check_one_of
+from routerbench.data.extra import ExtraImages, ExtraSet
+from routerbench.data.loaders import Batch, Decoding, Loader, test_loader, train_loader
+from routerbench.data.orders import ALONE, Share
+from routerbench.data.sources import Dataset, Source, labels_of, select
+from routerbench.data.splits import Part, chosen, places_of
+from routerbench.data.transforms import CentreCrop
+from routerbench.fewshot import Probe
+
+
+@dataclass(frozen=True)
+class Data:
+    """The batches of a run."""
+
+    train: Loader
+    test: Loader
+    minival: Loader | None
+    """What is held out of the training set, as in an evaluation."""
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes a model is to tell apart."""
+        return len(self.class_names)
+
+    @property
+    def skipped(self) -> set[str]:
+        """A line for each file that this process was to read and could not, with data.on_corrupt=skip."""
+        held_out = self.minival.skipped if self.minival else set()
+        return {*self.train.skipped, *self.test.skipped, *held_out}
+
+    def close(self) -> None:
+        """Stop the processes that decode images."""
+        for loader in (self.train, self.test, self.minival):
+            if loader is not None:
+                loader.close()
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """What the few-shot evaluation of a run is made on."""
+
+    probe: Probe
+    labels: NDArray[np.int64]
+    """Of the images from which the support is drawn."""
+    load: Callable[[NDArray[np.int64]], Iterator[Batch]]
+    """From places among these to batches of their images, as in an evaluation."""
+    test: Loader
+
+
+def load_data(config: DictConfig, share: Share = ALONE) -> Data:
+    """Read the data set and lay out its batches; raises ValueError for what is missing or does not fit."""
+    augment = made("augment", config.augment)
+    source: Source = made("data.source", config.data.source)
+    training, held_out = _training_and_held_out(source.train, config.data)
+    of_batches = _of_batches(config, share)
+    train = train_loader(training, augment=augment, seed=config.seed, **of_batches)
+    return Data(
+        train,
+        test_loader(source.test, **of_batches),
+        test_loader(held_out, **of_batches) if held_out else None,
+        source.class_names,
+    )
+
+
+def load_extra(config: DictConfig, class_names: tuple[str, ...], share: Share = ALONE) -> dict[str, ExtraSet]:
+    """The further image sets that a model of these classes is to be evaluated on, by name.
+
+    Raises ValueError where one is missing or a model of these classes cannot be asked about it.
+    """
+    extra = {}
+    for name, node in config.eval.items():
+        if str(node.get("_target_", "")).startswith("routerbench.data.extra."):
+            images: ExtraImages = made(f"eval.{name}", node)
+            extra[name] = images.for_model(class_names, partial(test_loader, **_of_batches(config, share)))
+    return extra
+
+
+def load_fewshot(config: DictConfig, data: Data) -> FewShot | None:
+    """The few-shot evaluation, None where it is not asked for; raises ValueError where it cannot be made."""
+    if "fewshot" not in config.eval:
+        return None
+    settings: Any = OmegaConf.to_container(config.eval.fewshot, resolve=True)
+    settings.pop("data", None)
+    try:
+        probe = Probe(**settings)
+    except TypeError as error:
+        raise ValueError(f"eval.fewshot cannot be built: {error}") from error
+    described = config.copy()
+    described.data = config.eval.fewshot.get("data", config.data)
+    if described.data.get("on_corrupt") == "skip":
+        raise ValueError(
+            "data.on_corrupt=skip leaves images out, and eval.fewshot draws its own beforehand: say error"
+        )
+    if described.data.image_size != config.data.image_size:
+        raise ValueError(
+            f"eval.fewshot.data.image_size={described.data.image_size} is not that of the model: give "
+            f"{config.data.image_size}"
+        )
+    if "data" in config.eval.fewshot:
+        source: Source = made("eval.fewshot.data.source", described.data.source)
+        pool, test = _training_and_held_out(source.train, described.data)[0], source.test
+    else:
+        pool, test = data.train.dataset, data.test.dataset
+    of_batches, labels = _of_batches(described, ALONE), labels_of(pool)
+    probe.draws(labels)  # refuses classes that are too small
+    return FewShot(
+        probe,
+        labels,
+        lambda places: test_loader(select(pool, torch.from_numpy(places)), **of_batches).epoch(0),
+        test_loader(test, **of_batches),
+    )
+
+
+def num_workers() -> int:
+    """One worker for each core that this process may use, shared out among the processes of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # torchrun says how many they are.
+    return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
+def made(name: str, config: DictConfig) -> Any:
+    """What a node with a `_target_` describes; raises ValueError for settings that it does not take."""
+    try:
+        return instantiate(config)
+    except InstantiationException as error:
+        # Hydra wraps what the user should read.
+        if isinstance(error.__cause__, ValueError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError):
+            raise ValueError(f"{name} cannot be built: {error.__cause__}") from error
+        raise
+
+
+def _training_and_held_out(dataset: Dataset, data: DictConfig) -> tuple[Dataset, Dataset | None]:
+    """The images to train on, and those of the minival, if there is to be one."""
+    train = Part.parse("data.train_split", data.train_split)
+    if train.name != "train" and "train_split" not in data.source:
+        raise ValueError(f"{train.setting}: data={data.name} has train alone, or a part such as train[:99%]")
+    minival = Part.parse("data.minival_split", data.minival_split) if data.minival_split else None
+    num_images = len(dataset)
+    places, held_out = places_of(train, minival, num_images)
+    return (
+        dataset if len(places) == num_images else select(dataset, chosen(places, num_images)),
+        select(dataset, chosen(held_out, num_images)) if held_out else None,
+    )
+
+
+def _of_batches(config: DictConfig, share: Share) -> dict[str, Any]:
+    """What the batches of all sets have in common."""
+    data, runtime = config.data, config.runtime
+    # A data set in memory has nothing to decode, and no settings for it.
+    files = {"on_corrupt": "error", "crop_pct": 0.875, "interpolation": "bicubic", **data}
+    check_one_of("data.on_corrupt", files["on_corrupt"], ("error", "skip"))
+    decoding = Decoding(
+        workers=num_workers() if runtime.workers is None else runtime.workers,
+        cache_gib=runtime.decoded_cache_gib,
+        skip_corrupt=files["on_corrupt"] == "skip",
+        centre_crop=CentreCrop(files["crop_pct"], files["interpolation"]),
+    )
+    return {
+        "batch_size": config.batch_size,
+        "image_size": data.image_size,
+        "mean": data.mean,
+        "std": data.std,
+        "decoding": decoding,
+        "share": share,
+    }
