@@ -1,15 +1,20 @@
 """torch.compile takes the whole sparsified model, in one graph, once; see test_compile."""
 
+import copy
+import math
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from routerbench.build import build_backbone, sparsify
 from routerbench.config import conf_dir
 from routerbench.moe.surgery import moe_layers
+from routerbench.step import DivergedError, TrainingStep
 
 ROUTERS = sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml") if path.stem != "dense")
 SIZE = 16
@@ -65,6 +70,62 @@ def test_a_compiled_model_is_the_model() -> None:
     found = gradients(model, logits)
     for name, gradient in gradients(twin, expected).items():
         assert_close(found[name], gradient, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", ["pocket_vit", "pocket_convnext"])
+def test_a_step_of_a_model_compiled_in_place_is_that_of_the_model(name: str, checkpointing: bool) -> None:
+    size = {"depth": 2, "embed_dim": 16, "num_heads": 2} if name == "pocket_vit" else {"depths": (1, 1, 1, 1)}
+    model = build_backbone(name, 5, 32, **size)
+    sparsify(model, "sigmoid_bias", num_experts=2, placement=[1], noise_std=0.0)
+    twin = copy.deepcopy(model)
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+    losses, averages = [], []
+    for one in (model, twin):
+        one.set_grad_checkpointing(checkpointing)  # pyright: ignore[reportCallIssue]
+        ema = ModelEmaV3(one, decay=0.5)
+        if one is model:
+            one.compile(backend="aot_eager")
+        step = TrainingStep(
+            one.train(),
+            list(moe_layers(one).values()),
+            torch.optim.SGD(one.parameters(), lr=0.1),
+            F.cross_entropy,
+            mix=None,
+            ema=ema,
+            accumulation_steps=2,
+            clip_grad=1.0,
+            autocast=torch.autocast("cpu", enabled=False),
+            scaler=torch.amp.GradScaler("cpu", enabled=False),
+            device=torch.device("cpu"),
+        )
+        losses.append([step(images, labels, number).losses["task"] for number in range(3)])
+        averages.append(dict(ema.module.state_dict()))
+    assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+    assert_close(dict(model.state_dict()), dict(twin.state_dict()), rtol=1e-3, atol=1e-4)
+    assert_close(averages[0], averages[1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_compiled_model_that_diverges_names_the_layer() -> None:
+    model = model_of("token_choice", noise_std=0.0)
+    (layer,) = moe_layers(model).values()
+    with torch.no_grad():
+        layer.experts.w1.fill_(math.inf)
+    model.compile(backend="aot_eager")
+    with pytest.raises(DivergedError, match=r": blocks\.1\.mlp \(MoE\) is the first layer"):
+        TrainingStep(
+            model.train(),
+            [layer],
+            torch.optim.SGD(model.parameters(), lr=0.1),
+            F.cross_entropy,
+            mix=None,
+            ema=None,
+            accumulation_steps=1,
+            clip_grad=None,
+            autocast=torch.autocast("cpu", enabled=False),
+            scaler=torch.amp.GradScaler("cpu", enabled=False),
+            device=torch.device("cpu"),
+        )(torch.randn(2, 3, SIZE, SIZE), torch.tensor([0, 1]), 0)
 
 
 def test_the_routing_of_a_compiled_model_can_be_read() -> None:

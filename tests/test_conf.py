@@ -22,7 +22,7 @@ def composed(words: Sequence[str], multirun: bool = False) -> list[DictConfig]:
 
 def test_every_folder_is_a_group_that_is_tested_here() -> None:
     folders = {path.name for path in conf_dir().iterdir() if path.is_dir()}
-    assert folders == {"augment", "data", "eval", "model", "optim", "router", "runtime", "sweep"}
+    assert folders == {"augment", "data", "eval", "model", "optim", "recipe", "router", "runtime", "sweep"}
     assert {"routers", "placements"} <= set(names("sweep"))
 
 

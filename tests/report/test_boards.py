@@ -57,6 +57,15 @@ def test_title_names_the_cell(results: Path, write_run: WriteRun) -> None:
     assert {board.subtitle for board in boards_of(results)} == {"evaluation at train capacity, raw weights"}
 
 
+def test_a_board_says_whether_the_average_of_the_weights_was_evaluated(
+    results: Path, write_run: WriteRun
+) -> None:
+    path = write_run("soft", 0, 0.8)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"evaluation": {"weights": "ema"}}))
+    (board,) = boards_of(results)
+    assert board.subtitle == "evaluation at train capacity, running average of the weights"
+
+
 def test_title_says_what_training_started_from(results: Path, write_run: WriteRun) -> None:
     write_run("soft", 0, 0.8, model={"name": "pocket_vit", "weights": "results/runs/x"})
     write_run("soft", 1, 0.7, model={"name": "pocket_vit", "weights": None})
