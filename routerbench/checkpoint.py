@@ -45,7 +45,7 @@ class RunCheckpoints:
     every_minutes: float | None
     keep: int
     peak_memory_gib: Callable[[], float | None]
-    saved: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=lambda: time.monotonic())
 
     def due(self, progress: Progress) -> bool:
         """Whether the steps or minutes have passed, or a scheduler asks to stop."""

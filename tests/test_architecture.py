@@ -30,7 +30,6 @@ WALK = (
     {"step", "autotune", "fewshot"},
     {"train"},
     {"state", "checkpoint"},
-    {"shares"},
     {"parts"},
     {"experiment", "footprint", "load"},
     {"cli"},
