@@ -32,6 +32,7 @@ class Evaluation:
     """`<block>/<map>`: the maps of each MoE layer, see `routerbench.maps`."""
 
 
+@torch.no_grad()  # in inference mode autocast keeps no copies of weights
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -64,6 +65,7 @@ def evaluate(
     return Evaluation(test | routing, correct.cpu().numpy(), arrays)
 
 
+@torch.no_grad()
 def predict(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -75,7 +77,6 @@ def predict(
     return _of_all_ranks(list(_predictions(model, batches, device, autocast, watched)))
 
 
-@torch.no_grad()  # in inference mode autocast keeps no copies of weights
 def _predictions(
     model: nn.Module,
     batches: Iterable[Batch],

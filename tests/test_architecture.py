@@ -30,8 +30,11 @@ WALK = (
     {"step", "autotune", "fewshot"},
     {"train"},
     {"state", "checkpoint"},
+    {"parts.data", "parts.device", "parts.model", "parts.recipe"},
+    {"parts.verify"},
     {"parts"},
-    {"experiment", "footprint", "load"},
+    {"measure", "footprint", "load"},
+    {"experiment"},
     {"cli"},
 )
 VOCABULARY = {
@@ -47,7 +50,7 @@ VOCABULARY = {
 }
 # Heavy or opinionated packages, and the modules that may know them; a name that ends in a dot is a folder.
 HOMES = {
-    "hydra": {"cli", "parts", "config", "build", "compose"},
+    "hydra": {"cli", "parts.", "config", "build", "compose"},
     "wandb": {"tracking"},
     "pandas": {"records", "report."},
     "matplotlib": {"bench.plot"},

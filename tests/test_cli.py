@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from routerbench import cli
+from routerbench import cli, measure
 from routerbench.config import conf_dir
 
 VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
@@ -45,8 +45,9 @@ REFUSED = [
     (
         ["runtime.devise=cpu"],
         "runtime.devise=cpu is not a setting (did you mean device?); runtime has: results, device, workers, "
-        "decoded_cache_gib, threads, backend, deterministic, wandb, log_every_steps, retry, retry_oom, "
-        "checkpoint_every_steps, checkpoint_every_minutes, keep_checkpoints, timeout_seconds",
+        "decoded_cache_gib, threads, backend, compile, channels_last, activation_checkpointing, "
+        "deterministic, wandb, log_every_steps, retry, retry_oom, checkpoint_every_steps, "
+        "checkpoint_every_minutes, keep_checkpoints, timeout_seconds",
     ),
     (["+epoch=3"], "+epoch=3: epoch is not a setting"),
     (["epochs=abc"], "epochs=abc: Value 'abc' of type 'str' could not be converted to Integer"),
@@ -156,7 +157,9 @@ REFUSED = [
     (["optim.name=adamww"], "optim.name=adamww is not a timm optimizer (did you mean adamw?)"),
     (
         ["optim.schedule=cosin"],
-        "optim.schedule=cosin is not one of: cosine, tanh, poly (did you mean cosine?)",
+        "optim.schedule=cosin is not one of: cosine, tanh, poly, step, multistep, constant, wsd, rsqrt, "
+        "warmup_linear_decay, warmup_cosine_decay, warmup_polynomial_decay, warmup_exponential_decay, "
+        "big_vision_rsqrt (did you mean cosine?)",
     ),
     (["augment.hflip=2.0"], "augment.hflip=2.0 is a probability: give 0 to 1"),
     (
