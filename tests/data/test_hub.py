@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from routerbench.data import loaders
 from routerbench.data.hub import HubFiles, hfds
+from routerbench.data.loaders import Decoding
+from routerbench.data.orders import ALONE
 from routerbench.data.sources import Source
+from routerbench.data.transforms import CentreCrop
 
 datasets = pytest.importorskip("datasets")
 
@@ -62,6 +67,28 @@ def test_images_and_labels_come_by_position(root: Path) -> None:
     assert (image.size, image.getpixel((0, 0)), label) == ((4, 3), (120, 120, 120), 1)
     assert (train.size(3), train.label(3)) == ((4, 3), 1)
     assert test.labels.tolist() == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_workers_read_the_same(root: Path) -> None:
+    batches = []
+    for workers in (0, 2):
+        loader = loaders.test_loader(
+            opened(root).test,
+            batch_size=2,
+            image_size=4,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            decoding=Decoding(workers, 0.0, False, CentreCrop(1.0, "bicubic")),
+            share=ALONE,
+        )
+        batches.append(list(loader.epoch(0)))
+        loader.close()
+    for (images, labels), (others, their_labels) in zip(*batches, strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, their_labels)
+    assert [labels.tolist() for _, labels in batches[0]] == [[0, 1], [0, 1], [0]]
 
 
 def test_classes_may_be_named_by_a_file(root: Path, tmp_path: Path) -> None:
