@@ -126,7 +126,15 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     versions = {"python", "routerbench", "torch", "timm", "hydra-core", "numpy"}
     assert set(record["provenance"]["versions"]) == versions
     origin = {"commit", "versions", "device", "command", "started", "finished"}
-    ran = {"attention", "backend", "accumulation_steps", "restarts", "parallel"}
+    ran = {
+        "attention",
+        "backend",
+        "accumulation_steps",
+        "restarts",
+        "parallel",
+        "best_step",
+        "corrupt_images",
+    }
     assert {*record["provenance"]} == origin | ran
     assert (record["provenance"]["attention"], record["provenance"]["backend"]) == ("fused", "loop")
     assert record["provenance"]["command"] == "a command"
@@ -346,7 +354,7 @@ def test_a_run_that_is_done_is_not_run_again(composed: Compose, monkeypatch: pyt
     [
         (RuntimeError("boom"), "failed", "RuntimeError: boom"),
         (ValueError("boom"), "failed", "ValueError: boom"),
-        (torch.OutOfMemoryError("no memory for 3 GiB"), "oom", "no memory for 3 GiB"),
+        (torch.OutOfMemoryError("no memory for 3 GiB"), "oom", "(no memory for 3 GiB)"),
     ],
 )
 def test_a_run_that_fails_is_an_outcome_until_a_retry(

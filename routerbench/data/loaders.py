@@ -220,10 +220,9 @@ def train_loader(
         raise ValueError(
             f"batch_size={batch_size} is more than the {len(dataset)} training images: give at most that"
         )
-    if batch_size % augment.num_repeats:
+    if augment.num_repeats > batch_size:
         raise ValueError(
-            f"augment.num_repeats={augment.num_repeats} does not divide the batch: batch_size={batch_size} "
-            "is no multiple of it"
+            f"augment.num_repeats={augment.num_repeats} is more than batch_size={batch_size}: give at most that"
         )
     share.rows(batch_size)
     order = Shuffled(len(dataset), batch_size, augment.num_repeats, seed, share)

@@ -48,8 +48,8 @@ ALONE = Share(rank=0, num_ranks=1, num_parts=1)
 class Shuffled:
     """Another order in each epoch, in whole batches: the images left over wait for another epoch.
 
-    A batch has `batch_size / num_repeats` images, then all of them again: an epoch keeps its batches and has
-    fewer images. Source of repeats: E. Hoffer et al., arXiv:1901.09335; timm's RepeatAugSampler.
+    A batch has `batch_size / num_repeats` images, rounded up, then all of them again, and is cut at its size:
+    an epoch keeps its batches and has fewer images. Source of repeats: E. Hoffer et al., arXiv:1901.09335; timm's RepeatAugSampler.
     """
 
     num_stored: int
@@ -68,12 +68,12 @@ class Shuffled:
 
     def batches(self, epoch: int, start: int) -> Iterator[Int64[Tensor, "n"]]:
         """The samples of this rank, batch by batch from batch `start` on."""
-        num_distinct = self.batch_size // self.num_repeats
+        num_distinct = -(-self.batch_size // self.num_repeats)
         indices = self._order(epoch)[: len(self) * num_distinct]
         repeats = torch.arange(self.num_repeats)[:, None] * self.num_stored
         rows = self.share.rows(self.batch_size)
         for distinct in indices.split(num_distinct)[start:]:
-            yield (repeats + distinct).flatten()[rows]
+            yield (repeats + distinct).flatten()[: self.batch_size][rows]
 
     def spares(self, epoch: int, index: int) -> list[int]:
         """The images that may stand in for one that cannot be read: those after it in the epoch."""

@@ -455,10 +455,10 @@ def test_erasing_touches_some_images_and_a_part_of_each(arrays: Arrays) -> None:
     assert torch.equal(images, all_of(training(arrays, erasing, batch_size=11), epoch=0)[0])
 
 
-def test_a_batch_that_repeats_do_not_divide(arrays: Arrays) -> None:
-    text = "augment.num_repeats=2 does not divide the batch: batch_size=5 is no multiple of it"
+def test_more_repeats_than_a_batch_has_images(arrays: Arrays) -> None:
+    text = "augment.num_repeats=2 is more than batch_size=1: give at most that"
     with pytest.raises(ValueError, match=exactly(text)):
-        training(arrays, REPEATED, batch_size=5)
+        training(arrays, REPEATED, batch_size=1)
 
 
 def corrupt(files: Any, indices: list[int]) -> None:

@@ -60,7 +60,15 @@ def test_a_repeated_batch_is_its_images_and_all_of_them_again() -> None:
     assert images[:2] == plain[:2]
 
 
-@pytest.mark.parametrize("num_repeats", [1, 2, 4])
+def test_repeats_that_do_not_divide_a_batch_are_cut_at_its_size() -> None:
+    (batch,) = of_rank(Shuffled(num_stored=10, batch_size=8, num_repeats=3, seed=0, share=ALONE))
+    images = [sample % 10 for sample in batch]
+    assert len(set(images)) == 3
+    assert images == (images[:3] * 3)[:8]
+    assert [sample // 10 for sample in batch] == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("num_repeats", [1, 2, 3, 4])
 @pytest.mark.parametrize("num_parts", [1, 2])
 def test_ranks_together_have_the_batches_of_one(num_repeats: int, num_parts: int) -> None:
     whole = of_rank(Shuffled(37, 8, num_repeats, 5, ALONE), epoch=2)
