@@ -222,7 +222,8 @@ def train_loader(
         )
     if augment.num_repeats > batch_size:
         raise ValueError(
-            f"augment.num_repeats={augment.num_repeats} is more than batch_size={batch_size}: give at most that"
+            f"augment.num_repeats={augment.num_repeats} is more than batch_size={batch_size}: "
+            "give at most that"
         )
     share.rows(batch_size)
     order = Shuffled(len(dataset), batch_size, augment.num_repeats, seed, share)

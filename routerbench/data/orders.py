@@ -49,7 +49,8 @@ class Shuffled:
     """Another order in each epoch, in whole batches: the images left over wait for another epoch.
 
     A batch has `batch_size / num_repeats` images, rounded up, then all of them again, and is cut at its size:
-    an epoch keeps its batches and has fewer images. Source of repeats: E. Hoffer et al., arXiv:1901.09335; timm's RepeatAugSampler.
+    an epoch keeps its batches and has fewer images. Source of repeats: E. Hoffer et al., arXiv:1901.09335;
+    timm's RepeatAugSampler.
     """
 
     num_stored: int
