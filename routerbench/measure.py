@@ -45,7 +45,7 @@ from routerbench.parts import (
     test_loss,
 )
 from routerbench.provenance import device_name
-from routerbench.ranks import agreed, num_ranks, rank
+from routerbench.ranks import agreed, gathered, num_ranks, rank
 from routerbench.signals import Warned
 from routerbench.state import State
 from routerbench.step import TrainingStep
@@ -118,10 +118,11 @@ def measure(
     memory.forget()  # what the measurement of backends took
     model, device, autocast = prepared.model, prepared.device, prepared.autocast
     mesh = make_mesh(config.parallel, device)
-    spread(model, mesh)
-    optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
-    ema = _average(model, config.ema)
+    ema = _average(model, config.ema, cut=config.parallel.shard > 1)
     models = {"raw": model} if ema is None else {"raw": model, "ema": ema.module}
+    for each in models.values():  # what is spread cannot be copied
+        spread(each, mesh)
+    optimizer, scheduler = optimizer_and_scheduler(model, config.optim, config.epochs, len(data.train))
     ranked = "ema" if ema is not None and config.ema.ranked else "raw"
     if config.runtime.compile:
         model.compile()
@@ -184,7 +185,7 @@ def measure(
             "started": datetime.fromtimestamp(progress.started, timezone.utc).isoformat(),
             "restarts": progress.restarts,
             "best_step": progress.best_step or None,
-            "corrupt_images": len(data.skipped),
+            "corrupt_images": len(set().union(*gathered(data.skipped))),
         },
     }
 
@@ -232,9 +233,12 @@ def _backend(
     return None if backend is None else use_backend(model, backend)
 
 
-def _average(model: nn.Module, ema: DictConfig) -> ModelEmaV3 | None:
-    """The running average of the weights, if there is to be one."""
-    return None if ema.decay is None else ModelEmaV3(model, decay=ema.decay, use_warmup=ema.warmup)
+def _average(model: nn.Module, ema: DictConfig, cut: bool) -> ModelEmaV3 | None:
+    """The running average of the weights, if any; `cut` says whether ranks are to share them out."""
+    if ema.decay is None:
+        return None
+    # One kernel does not take cut tensors and whole ones.
+    return ModelEmaV3(model, decay=ema.decay, use_warmup=ema.warmup, foreach=not cut)
 
 
 def _evaluate(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.utils import ModelEmaV3
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
 from routerbench.build import build_backbone, router_names, sparsify
@@ -186,17 +186,26 @@ def continued(router: str, sizes: list[int], folder: Path) -> Curve:
 
 
 def evaluations(sizes: list[int]) -> list[dict[str, Any]]:
-    """Of few images, for which there may be more ranks than batches, in groups of one image and of two."""
+    """Of few images, for which there may be more ranks than batches, of groups of one image and of two."""
     found = []
     for num_images, batch_size in EVALUATED:
-        for router, group in (("token_choice", 2), ("soft", "image")):
-            torch.manual_seed(0)
-            model = small_vit(router, group)
+        torch.manual_seed(0)
+        for model in (small_vit("token_choice", group=2), small_vit("soft"), small_convnext()):
             spread(model, make_mesh(dict(zip(AXES, sizes, strict=True)), CPU))
             evaluation = evaluate(model, own_batches(num_images, batch_size), CPU, FP32)
             maps = {name: array.tolist() for name, array in evaluation.maps.items()}
             found.append({**evaluation.metrics, **maps, "correct": evaluation.correct.tolist()})
     return found
+
+
+def small_convnext() -> nn.Module:
+    """Four blocks, the second with experts that normalise over the slots that are filled."""
+    model = build_backbone("pocket_convnext", 10, 32, depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), use_grn=True)
+    sparsify(model, "token_choice", 4, [1])
+    for layer in moe_layers(model).values():
+        assert layer.experts.hidden_norm is not None
+        nn.init.normal_(layer.experts.hidden_norm.get_parameter("weight"))
+    return model
 
 
 def own_batches(num_images: int, batch_size: int) -> list[tuple[Tensor, Tensor]]:

@@ -8,6 +8,7 @@ import pytest
 from omegaconf import DictConfig
 from rich.console import Console
 
+from routerbench import cli
 from routerbench.compose import cells
 from routerbench.footprint import Layout, anatomy, footprint
 from routerbench.footprint_table import layouts, show
@@ -97,6 +98,29 @@ def test_layouts_of_many_gpus_are_those_that_the_configuration_allows() -> None:
     assert layouts(composed("parallel.expert=2"), None) == [Layout(1, 1, 2)]
     with pytest.raises(ValueError, match=r"^gpus=7: no layout of so many divides batch_size=64$"):
         layouts(composed(), 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "num_gpus", "text"),
+    [
+        (["model.name=zzz"], None, "model.name=zzz is not a timm model"),
+        (["modell=vit"], None, "modell=vit is not a setting (did you mean model?)"),
+        (
+            ["parallel.expert=3", "batch_size=48"],
+            None,
+            "parallel.expert=3 does not divide num_experts=8: give a divisor",
+        ),
+        (["batch_size=48"], 0, "gpus=0 must be a whole number of at least 1"),
+    ],
+)
+def test_what_has_no_footprint_is_refused_in_one_line(
+    words: list[str], num_gpus: int | None, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.costs_on_paper(words, num_gpus, None) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"routerbench: {text}")
+    assert shown.err.count("\n") == 1
 
 
 def test_the_tables_of_the_page_are_those_of_the_command(tmp_path: Path) -> None:
