@@ -222,11 +222,12 @@ def _hydra(words: list[str], run: Any) -> int:
     """Run a function of the configuration by Hydra, which reads `sys.argv`."""
     import hydra
 
+    from routerbench.compose import quoted
     from routerbench.config import conf_dir, register_schema
 
     register_schema()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach our own line instead of Hydra's
-    sys.argv = ["routerbench train", *words]
+    sys.argv = ["routerbench train", *quoted(words)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(run)()
     return 0
 

@@ -66,11 +66,14 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
     return f"{first}: {more[0]}" if isinstance(error, OverrideParseException) and more else first
 
 
+def quoted(words: Sequence[str]) -> list[str]:
+    """The words as Hydra wants them: with quotes around train[:99%], of which the shell leaves none."""
+    return [PART_OF_A_SPLIT.sub(r"\1'\2'", word) for word in words]
+
+
 def _parsed(words: Sequence[str]) -> list[Override]:
-    # Hydra wants quotes around train[:99%], of which the shell leaves none.
-    quoted = [PART_OF_A_SPLIT.sub(r"\1'\2'", word) for word in words]
     try:
-        return OverridesParser.create().parse_overrides(quoted)
+        return OverridesParser.create().parse_overrides(quoted(words))
     except HydraException as error:
         raise ValueError(one_line(error, words)) from error
 

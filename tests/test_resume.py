@@ -26,7 +26,7 @@ from routerbench.signals import RequeueError, Warned
 from routerbench.step import DivergedError, StepResult, TrainingStep
 
 EPOCHS, STEPS_PER_EPOCH = 2, 4
-# Everything that could go on differently: noise, drop path, parts, images decoded and cropped by workers.
+# Everything that could go on differently: noise, drop path, parts, Mixup, averages, images cropped at random.
 WORDS = (
     "data=folder",
     "data.image_size=16",
@@ -34,6 +34,11 @@ WORDS = (
     f"epochs={EPOCHS}",
     "batch_size=4",
     "optim.accumulation_steps=2",
+    "mix.mixup_alpha=0.8",
+    "mix.cutmix_alpha=1.0",
+    "ema.decay=0.9",
+    "data.train_split=train[:16]",
+    "data.minival_split=train[16:]",
     "model.drop_path_rate=0.3",
     "+model.arguments.depth=2",
     "+model.arguments.embed_dim=16",
@@ -44,6 +49,9 @@ WORDS = (
     "runtime.backend=loop",
     "runtime.log_every_steps=1",
 )
+
+
+UNMIXED = ("mix.mixup_alpha=0", "mix.cutmix_alpha=0")  # images alone have no partner to be mixed with
 
 
 class KilledError(BaseException):
@@ -304,10 +312,10 @@ def test_a_lack_of_memory_is_said_in_one_line(
 def test_a_run_out_of_memory_goes_on_with_fewer_images_at_once(
     composed: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finer = composed("finer", "optim.accumulation_steps=4")
+    finer = composed("finer", *UNMIXED, "optim.accumulation_steps=4")
     assert run(finer) == "done"
     out_of_memory(monkeypatch, 1)
-    config = composed("results", "runtime.retry_oom=true")
+    config = composed("results", *UNMIXED, "runtime.retry_oom=true")
     assert run(config) == "done"
     record, expected = recorded(config), recorded(finer)
     assert record["provenance"]["accumulation_steps"] == 4
@@ -317,7 +325,7 @@ def test_a_run_out_of_memory_goes_on_with_fewer_images_at_once(
 
 def test_one_image_that_does_not_fit_ends_the_run(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     out_of_memory(monkeypatch, 0)
-    config = composed("results", "runtime.retry_oom=true")
+    config = composed("results", *UNMIXED, "runtime.retry_oom=true")
     assert run(config) == "oom"
     assert recorded(config)["error"].startswith("out of memory with 1 images at once: give ")
 
