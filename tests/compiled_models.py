@@ -72,6 +72,7 @@ def test_a_compiled_model_is_the_model() -> None:
         assert_close(found[name], gradient, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of checkpoint
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("name", ["pocket_vit", "pocket_convnext"])
 def test_a_step_of_a_model_compiled_in_place_is_that_of_the_model(name: str, checkpointing: bool) -> None:
