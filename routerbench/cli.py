@@ -223,7 +223,8 @@ def _hydra(words: list[str], run: Any) -> int:
     import hydra
 
     from routerbench.compose import quoted
-    from routerbench.config import conf_dir, register_schema
+    from routerbench.config import conf_dir
+    from routerbench.schema import register_schema
 
     register_schema()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach our own line instead of Hydra's

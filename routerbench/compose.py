@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from routerbench.checks import did_you_mean
-from routerbench.config import conf_dir, register_schema
+from routerbench.config import conf_dir
+from routerbench.schema import register_schema
 
 # Where a key that no file has is passed on to what it configures.
 FREE = ("model.arguments.", "optim.arguments.", "optim.schedule_arguments.", "hydra.")

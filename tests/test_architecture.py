@@ -50,7 +50,7 @@ VOCABULARY = {
 }
 # Heavy or opinionated packages, and the modules that may know them; a name that ends in a dot is a folder.
 HOMES = {
-    "hydra": {"cli", "parts.", "config", "build", "compose"},
+    "hydra": {"cli", "parts.", "schema", "build", "compose"},
     "wandb": {"tracking"},
     "pandas": {"records", "report."},
     "matplotlib": {"bench.plot"},
