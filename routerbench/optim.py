@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from timm.optim import (
+    Kron,
     create_optimizer_v2,
     get_optimizer_class,
     get_optimizer_info,
@@ -58,6 +59,8 @@ def make_optimizer(
         raise ValueError(f"optim.name={name} with {dict(arguments)} cannot be built: {error}") from error
     if getattr(optimizer, "is_second_order", False):
         raise ValueError(f"optim.name={name} asks for second derivatives, which are not taken: give another")
+    if isinstance(optimizer, Kron):
+        raise ValueError(f"optim.name={name} keeps lists of tensors, which checkpoints do not: give another")
     return optimizer
 
 

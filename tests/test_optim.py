@@ -268,6 +268,10 @@ def test_arguments_reach_the_optimizer() -> None:
             {"name": "adahessian"},
             "optim.name=adahessian asks for second derivatives, which are not taken: give another",
         ),
+        (
+            {"name": "kronw"},
+            "optim.name=kronw keeps lists of tensors, which checkpoints do not: give another",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], text: str) -> None:
@@ -276,7 +280,6 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], text: str) -> None:
         make_optimizer(nn.Linear(2, 2), **settings)
 
 
-# Adahessian is refused, and kron compiles for seconds.
 @pytest.mark.parametrize("name", list_optimizers(exclude_filters=["adahessian", "kron*"]))
 def test_every_optimizer_of_timm_takes_a_step_or_says_what_it_lacks(name: str) -> None:
     model = sparsify(build_backbone("pocket_vit", 10, 32, **TINY), "token_choice", 2, [0])
