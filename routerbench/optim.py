@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from timm.optim import (
-    Kron,
     create_optimizer_v2,
     get_optimizer_class,
     get_optimizer_info,
@@ -15,6 +14,7 @@ from timm.optim import (
     param_groups_layer_decay,
     param_groups_weight_decay,
 )
+from timm.optim.kron import Kron
 from torch import nn
 from torch.distributed.tensor import DTensor
 
