@@ -13,7 +13,6 @@ from routerbench.config import conf_dir
 FILES = sorted((conf_dir() / "recipe").glob("*.yaml"))
 NAMES = [path.stem for path in FILES]
 # Their augmentations are in the making.
-WAITING = [name for name in NAMES if name.startswith(("convnext_", "deit3_", "imagenet21k_", "vmoe_"))]
 ROUTERS = sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml"))
 
 
@@ -25,17 +24,9 @@ def composed(recipe: str, *words: str) -> DictConfig:
     return cells([f"+recipe={recipe}", *of_weights.get(recipe, []), *words], None, False)[0]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.xfail(strict=True)) if name in WAITING else name for name in NAMES],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_recipe(name: str) -> None:
     parts.verify(composed(name))
-
-
-@pytest.mark.parametrize("name", sorted({*WAITING} - {"imagenet21k_sweet_spot"}))
-def test_every_recipe_with_another_augmentation(name: str) -> None:
-    parts.verify(composed(name, "augment=imagenet"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
