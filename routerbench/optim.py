@@ -46,6 +46,8 @@ def make_optimizer(
     known = [str(optimizer) for optimizer in list_optimizers()]
     if name not in known:
         raise ValueError(f"optim.name={name} is not a timm optimizer{did_you_mean(name, known)}")
+    if get_optimizer_info(name).opt_class is Kron:
+        raise ValueError(f"optim.name={name} keeps lists of tensors, which checkpoints do not: give another")
     arguments = {} if arguments is None else arguments
     _check_arguments(name, arguments)
     own_decay = _decay_of_experts(model, expert_weight_decay) | _decay_of_head(model, head_weight_decay)
@@ -59,8 +61,6 @@ def make_optimizer(
         raise ValueError(f"optim.name={name} with {dict(arguments)} cannot be built: {error}") from error
     if getattr(optimizer, "is_second_order", False):
         raise ValueError(f"optim.name={name} asks for second derivatives, which are not taken: give another")
-    if isinstance(optimizer, Kron):
-        raise ValueError(f"optim.name={name} keeps lists of tensors, which checkpoints do not: give another")
     return optimizer
 
 

@@ -12,7 +12,6 @@ from routerbench.config import conf_dir
 
 FILES = sorted((conf_dir() / "recipe").glob("*.yaml"))
 NAMES = [path.stem for path in FILES]
-# Their augmentations are in the making.
 ROUTERS = sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml"))
 
 
