@@ -92,12 +92,23 @@ class RunCheckpoints:
             for name, value in progress.kept().items():
                 setattr(progress, name, type(value)(tensors[f"progress/{name}"].item()))
             progress.restarts += 1
-        if rank() == 0 and self.rows.exists():
-            os.truncate(self.rows, progress.rows_bytes)
+        if rank() == 0:
+            self._go_back_to(folder, progress)
         return progress
 
+    def _go_back_to(self, folder: Path | None, progress: Progress) -> None:
+        """Take away what was written after the checkpoint: rows, and later checkpoints, which are damaged."""
+        for later in self._newest_first():
+            if folder is None or later.name > folder.name:
+                shutil.rmtree(later)
+        size = self.rows.stat().st_size if self.rows.exists() else 0
+        if size > progress.rows_bytes:
+            os.truncate(self.rows, progress.rows_bytes)
+        elif size < progress.rows_bytes:
+            logger.warning("%s has lost rows: it is shorter than when the checkpoint was written", self.rows)
+
     def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"), reverse=True)
+        return sorted(self.folder.glob("step-" + "[0-9]" * 9), reverse=True)
 
     def _prune(self, best_step: int) -> None:
         for folder in self._newest_first()[self.keep :]:
@@ -106,15 +117,25 @@ class RunCheckpoints:
 
 
 def write(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a checkpoint, whole or not at all; every process calls this with its shards."""
+    """Write a checkpoint, whole or not at all; every process calls this with its shards.
+
+    Raises OSError where it cannot be written, as on a full disk.
+    """
     partial = folder.with_name(f".{folder.name}")
     if rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     _wait_for_all()
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}  # safetensors knows no other
-    with _one_process_is_fine():
-        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True))
+    try:
+        with _one_process_is_fine():
+            writer = dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True)
+            dcp.save(tensors, storage_writer=writer)
+    except dcp.CheckpointException as error:  # which is no Exception
+        if rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        reason, _ = next(iter(error.failures.values()))
+        raise OSError(f"the checkpoint {folder} cannot be written: {reason}") from error
     if rank() == 0:
         sums = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
         (partial / CHECKSUMS).write_text(json.dumps(sums))

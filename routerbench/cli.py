@@ -168,16 +168,17 @@ def _check_parts(configs: Sequence[Any]) -> None:
     for config in {group_id(identity(config)): config for config in configs}.values():
         parts.verify(config)
     missing = [config for config, status in _statuses(configs) if status != "done"]
-    num_classes = {}
-    for name, config in {data_id(identity(config)): config for config in missing}.items():
-        data = parts.load_data(config)
-        num_classes[name] = data.num_classes
-        parts.check_schedule(config, len(data.train))
-        parts.load_extra(config, data.class_names)
-        parts.load_fewshot(config, data)
-    models = {f"{data_id(identity(config))} {identity(config)['model']}": config for config in missing}
-    for config in models.values():
-        parts.load_weights(config, num_classes[data_id(identity(config))])
+    by_data: dict[str, list[Any]] = {}
+    for config in missing:
+        by_data.setdefault(data_id(identity(config)), []).append(config)
+    for of_data in by_data.values():
+        data = parts.load_data(of_data[0])
+        for config in {group_id(identity(config)): config for config in of_data}.values():
+            parts.check_schedule(config, len(data.train))
+            parts.load_extra(config, data.class_names)
+            parts.load_fewshot(config, data)
+        for config in {str(identity(config)["model"]): config for config in of_data}.values():
+            parts.load_weights(config, data.num_classes)
 
 
 def _train_cells(words: list[str], configs: Sequence[Any], warned: Warned) -> int | None:

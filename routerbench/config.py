@@ -216,6 +216,8 @@ def _check_ranges(config: DictConfig) -> None:
             raise ValueError(f"{key}={OmegaConf.select(config, key)} must be a number from 0 to 1")
     if config.ema.decay is not None and config.ema.decay >= 1:
         raise ValueError(f"ema.decay={config.ema.decay} must be a number below 1")
+    if config.optim.layer_decay is not None and not 0 < config.optim.layer_decay <= 1:
+        raise ValueError(f"optim.layer_decay={config.optim.layer_decay} must be above 0 and at most 1")
     if config.model.drop_path_rate >= 1:
         raise ValueError(f"model.drop_path_rate={config.model.drop_path_rate} must be a number below 1")
     for key in NOT_NEGATIVE_OR_NULL:

@@ -154,8 +154,9 @@ def _outcome(
         return {"status": "done", **measured(accumulation_steps), "error": None}
     except RequeueError:
         raise
-    except CorruptImageError:  # the input is at fault, not the configuration: nothing is left of the run
-        shutil.rmtree(folder, ignore_errors=num_ranks() > 1)
+    except CorruptImageError:  # the input is at fault, not the configuration: the run has not been
+        if not (folder / "checkpoint").exists():  # otherwise it goes on from there when the file is mended
+            shutil.rmtree(folder, ignore_errors=num_ranks() > 1)
         raise
     except DivergedError as error:
         return {"status": "diverged", **nothing, "error": str(error)}

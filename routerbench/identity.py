@@ -39,6 +39,20 @@ LATER = {
     "augment.random_erasing": 0.0,
     "augment.random_erasing_mode": "pixel",
     "augment.num_repeats": 1,
+    "optim.arguments": {},
+    "optim.schedule_arguments": {},
+    "optim.warmup_steps": None,
+    "optim.head_weight_decay": None,
+    "optim.layer_decay": None,
+    "loss": {"name": "softmax", "label_smoothing": 0.0, "target_threshold": None},
+    "mix": {
+        "mixup_alpha": 0.0,
+        "cutmix_alpha": 0.0,
+        "probability": 1.0,
+        "switch_probability": 0.5,
+        "off_epoch": None,
+    },
+    "ema": {"decay": None, "warmup": False, "ranked": True},
 }
 
 
@@ -79,9 +93,8 @@ def group_id(settings: dict[str, Any]) -> str:
 
 
 def data_id(settings: dict[str, Any]) -> str:
-    """The same for runs on the same batches, and of as many steps."""
-    of_data = ("data", "augment", "batch_size", "eval", "epochs", "optim")
-    return _digest({key: settings[key] for key in of_data if key in settings})
+    """The same for runs on the same batches."""
+    return _digest({key: settings[key] for key in ("data", "augment", "batch_size")})
 
 
 def _prefix(settings: dict[str, Any]) -> str:

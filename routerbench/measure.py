@@ -152,6 +152,7 @@ def measure(
         peak_memory_gib=memory.peak_gib,
     )
     progress = checkpoints.restore()
+    progress.num_stored = _same_images(progress.num_stored, len(data.train.dataset))
     if progress.restarts and rank() == 0:
         logger.warning("going on from step %d, restart %d", progress.step, progress.restarts)
     watched = partial(checkpoints.watched, progress=progress)
@@ -231,6 +232,16 @@ def _backend(
     )
     backend = agreed(measured)
     return None if backend is None else use_backend(model, backend)
+
+
+def _same_images(before: int, now: int) -> int:
+    """How many images the training set has; raises ValueError where they have changed since a checkpoint."""
+    if before not in (0, now):
+        raise ValueError(
+            f"the training set has {now} images, and had {before} when the checkpoint was written: "
+            "bring them back, or remove the run's folder to start again"
+        )
+    return now
 
 
 def _average(model: nn.Module, ema: DictConfig, cut: bool) -> ModelEmaV3 | None:

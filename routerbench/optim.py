@@ -57,7 +57,7 @@ def make_optimizer(
         optimizer = create_optimizer_v2(
             groups, opt=name, lr=lr, weight_decay=weight_decay, **one_kernel | dict(arguments)
         )
-    except (ValueError, TypeError, AssertionError) as error:
+    except (ValueError, TypeError, AssertionError, IndexError, RuntimeError) as error:
         raise ValueError(f"optim.name={name} with {dict(arguments)} cannot be built: {error}") from error
     if getattr(optimizer, "is_second_order", False):
         raise ValueError(f"optim.name={name} asks for second derivatives, which are not taken: give another")

@@ -43,6 +43,8 @@ class Progress:
     restarts: int = 0
     peak_memory_gib: float = 0.0
     """Before the latest restart."""
+    num_stored: int = 0
+    """Images of the training set."""
     rows_bytes: int = 0
     """What `metrics.jsonl` held."""
     best_step: int = 0
@@ -136,7 +138,9 @@ def _note_best(progress: Progress, evaluation: Evaluation) -> bool:
 def _training_row(step: TrainingStep, result: StepResult) -> Row:
     losses = {f"train/{name}_loss": loss.item() for name, loss in result.losses.items()}
     return {
-        "train/lr": step.optimizer.param_groups[0]["lr"],
+        "train/lr": max(
+            group["lr"] for group in step.optimizer.param_groups
+        ),  # of the top, where they differ
         **losses,
         "train/loss": sum(losses.values()),
         "train/grad_norm": result.grad_norm.item(),

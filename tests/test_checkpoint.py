@@ -244,3 +244,53 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
     Kept(tmp_path).save(1)
     files = sorted(path.name for path in (tmp_path / "checkpoint" / "step-000000001").iterdir())
     assert files == ["checksums.json", "shard-00001-model-00001-of-00001.safetensors"]
+
+
+def test_a_disk_that_is_full_is_an_error_of_the_run_and_keeps_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Kept(tmp_path).save(1)
+
+    def full(tensors: Any, storage_writer: Any) -> None:
+        error = OSError(28, "No space left on device")
+        raise dcp.CheckpointException("CheckpointException ranks:dict_keys([0])", {0: (error, [])})  # type: ignore[dict-item]
+
+    monkeypatch.setattr(dcp, "save", full)
+    text = (
+        f"^the checkpoint {tmp_path}/checkpoint/step-000000002 cannot be written: .*No space left on device$"
+    )
+    with pytest.raises(OSError, match=text):
+        Kept(tmp_path).save(2)
+    assert names(tmp_path) == ["step-000000001"]
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_a_new_one(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, keep=1)
+    kept.save(1, best_step=1)
+    kept.save(9, best_step=1)
+    truncate(tmp_path / "checkpoint" / "step-000000009")
+    assert Kept(tmp_path, keep=1).restored() == (1, 1.0)
+    assert names(tmp_path) == ["step-000000001"]
+    kept.save(2)
+    assert names(tmp_path) == ["step-000000002"]
+
+
+def test_what_only_looks_like_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, keep=1)
+    kept.save(1)
+    shutil.copytree(
+        tmp_path / "checkpoint" / "step-000000001", tmp_path / "checkpoint" / "step-000000001.bak"
+    )
+    kept.save(2)
+    assert names(tmp_path) == ["step-000000001.bak", "step-000000002"]
+    assert Kept(tmp_path).restored() == (2, 2.0)
+
+
+def test_rows_that_were_lost_are_not_made_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = tmp_path / "metrics.jsonl"
+    rows.write_text("one\ntwo\n")
+    Kept(tmp_path).save(2)
+    rows.write_text("one\n")
+    Kept(tmp_path).restored()
+    assert rows.read_text() == "one\n"
+    assert f"{rows} has lost rows: it is shorter than when the checkpoint was written" in caplog.messages

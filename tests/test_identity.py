@@ -83,6 +83,12 @@ def test_ids_are_those_of_the_first_records(default: tuple[str, str]) -> None:
         "extra_skip=true",
         "model.weights=a.pth",
         "optim.expert_weight_decay=0.1",
+        "loss.label_smoothing=0.1",
+        "loss.name=sigmoid",
+        "mix.mixup_alpha=0.2",
+        "ema.decay=0.99",
+        "optim.layer_decay=0.75",
+        "+optim.arguments.eps=1e-6",
     ],
 )
 def test_what_can_change_a_number_changes_both_ids(word: str, default: tuple[str, str]) -> None:

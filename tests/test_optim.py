@@ -269,6 +269,10 @@ def test_arguments_reach_the_optimizer() -> None:
             "optim.name=adahessian asks for second derivatives, which are not taken: give another",
         ),
         (
+            {"arguments": {"betas": [0.9]}},
+            "optim.name=adamw with {'betas': [0.9]} cannot be built: list index out of range",
+        ),
+        (
             {"name": "kronw"},
             "optim.name=kronw keeps lists of tensors, which checkpoints do not: give another",
         ),

@@ -1,5 +1,6 @@
 """A run that was stopped at any step ends as one that never was: the same bits, rows and metrics."""
 
+import dataclasses
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from routerbench import experiment, measure, records
 from routerbench.compose import cells
+from routerbench.data.image_files import CorruptImageError
 from routerbench.identity import identity, run_id
 from routerbench.signals import RequeueError, Warned
 from routerbench.step import DivergedError, StepResult, TrainingStep
@@ -351,3 +353,35 @@ def test_a_failed_run_goes_on_and_a_diverged_one_begins_again(
         whole = composed("whole", f"seed={restarts}")
         assert run(whole) == "done"
         assert outcome(config) == outcome(whole)
+
+
+def test_a_training_set_that_has_changed_is_not_gone_on_with(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed("results", "runtime.checkpoint_every_steps=2")
+    stopped_at(5, config, monkeypatch)
+    changed = dataclasses.replace(experiment.load_inputs(config))
+    monkeypatch.setattr(type(changed.data.train.dataset), "__len__", lambda self: 15)
+    assert run(config) == "failed"
+    assert (
+        "the training set has 15 images, and had 16 when the checkpoint was written"
+        in recorded(config)["error"]
+    )
+
+
+def test_a_corrupt_image_leaves_the_checkpoints_of_the_run(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, config = composed("whole"), composed("results", "runtime.checkpoint_every_steps=2")
+    stopped_at(5, config, monkeypatch)
+
+    def corrupt(self: TrainingStep, images: Any, labels: Any, number: int) -> Any:
+        raise CorruptImageError("a.png cannot be read as an image")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingStep, "__call__", corrupt)
+        with pytest.raises(CorruptImageError):
+            run(config)
+    assert run(config) == run(whole) == "done"
+    assert outcome(config) == outcome(whole)
+    assert recorded(config)["provenance"]["restarts"] == 1

@@ -16,7 +16,9 @@ def csv(boards: Sequence[Board]) -> str:
     lines = [_line(number, board, row) for number, board in enumerate(boards, 1) for row in board.rows]
     measured = [name for name in lines[0] if "." not in name]
     origins = sorted({name for line in lines for name in line} - set(measured))
-    return pd.DataFrame(lines, columns=[*measured, *origins]).to_csv(index=False, lineterminator="\n")
+    return pd.DataFrame(lines, columns=[*measured, *origins], dtype=object).to_csv(
+        index=False, lineterminator="\n"
+    )
 
 
 def _line(number: int, board: Board, row: Row) -> Mapping[str, Any]:
