@@ -110,7 +110,7 @@ def read_records(folder: Path | str) -> "pandas.DataFrame":
             records.append(read_record(path.parent))
         except ValueError:
             damaged.append(str(path))
-    with pandas.option_context("future.infer_string", False):  # pyarrow's strings are of valid unicode alone
+    with pandas.option_context("mode.string_storage", "python"):  # pyarrow knows valid unicode alone
         frame = pandas.json_normalize(records)
     frame.attrs["damaged"] = damaged
     return frame
