@@ -37,9 +37,16 @@ def show(configs: Sequence[DictConfig], num_gpus: int | None, paste: Path | None
     if paste is not None:
         write_text(paste, pasted_file(paste, "\n".join(markdown(*each) for each in tables), "footprint"))
     for caption, rows in tables:
-        shown = Table(title=caption, title_justify="left", box=None)
+        shown = Table(
+            title=caption,
+            title_justify="left",
+            box=None,
+            padding=(0, 1),
+            collapse_padding=True,
+            pad_edge=False,
+        )
         for name in ("layout", *COLUMNS):
-            shown.add_column(name, overflow="fold", no_wrap=name == "layout")
+            shown.add_column(name.replace("-", "-\n"), no_wrap=True)  # within 80 columns
         for row in rows:
             shown.add_row(*row)
         console.print(shown)
