@@ -24,7 +24,6 @@ NOT_NEGATIVE = (
 NOT_NEGATIVE_OR_NULL = (
     "optim.expert_weight_decay",
     "optim.head_weight_decay",
-    "optim.layer_decay",
     "ema.decay",
     "mix.off_epoch",
     "optim.warmup_epochs",
