@@ -12,20 +12,17 @@ from torch.utils.data import DataLoader
 from routerbench.data.decoded import image_reader
 from routerbench.data.image_files import CorruptImageError, ImageFiles
 from routerbench.data.orders import InOrder, Order, Share, Shuffled
+from routerbench.data.pixels import CentreCrop, FileTransform, normalise, resize
 from routerbench.data.randomness import AUGMENT, ERASE, WORKERS, generator, seeded
 from routerbench.data.seeded_images import Collated, Request, SeededImages, collate
 from routerbench.data.sources import Arrays, Dataset
 from routerbench.data.transforms import (
     NUM_DRAWS,
     Augmentation,
-    CentreCrop,
     CropFlip,
-    FileTransform,
     NoAugmentation,
     for_arrays,
     for_files,
-    normalise,
-    resize,
 )
 
 Batch = tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, "B"]]

@@ -7,8 +7,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from routerbench.data.pixels import FileTransform
 from routerbench.data.randomness import AUGMENT, seeded
-from routerbench.data.transforms import FileTransform
 
 ReadImage = Callable[[int], tuple[Image.Image, int]]
 Request = tuple[int, int]

@@ -1,4 +1,4 @@
-"""Augmentations, the classes behind `conf/augment`, and what every image gets: resizing, normalising."""
+"""Augmentations: the classes behind `conf/augment`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64, Real, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from PIL import Image
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import str_to_interp_mode
-from timm.data.transforms_factory import transforms_imagenet_eval, transforms_imagenet_train
+from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
 from torchvision.transforms import Compose, TrivialAugmentWide
 
 from routerbench.checks import check_count, check_not_negative, check_one_of
+from routerbench.data.pixels import FileTransform
 
 ERASING_MODES = ("const", "rand", "pixel")  # what timm fills with: the mean, one colour, noise
-FileTransform = Callable[[Image.Image], Float[Tensor, "3 H W"]]
 NUM_DRAWS = 5  # random numbers per image and epoch: shift down, shift right, flip down, flip right, transpose
 
 
@@ -252,57 +251,6 @@ def for_files(augment: Augmentation) -> NoAugmentation | FileAugmentation:
             "give augment=none or imagenet"
         )
     return augment
-
-
-@dataclass(frozen=True)
-class CentreCrop:
-    """ImageNet's protocol of evaluation: short side to size / `crop_pct`, the centre cut out, normalised.
-
-    Raises ValueError for a share outside ]0, 1] or an interpolation that timm does not know.
-    """
-
-    crop_pct: float
-    interpolation: str
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a setting out of its range, or unknown to timm."""
-        if not 0 < self.crop_pct <= 1:
-            raise ValueError(
-                f"data.crop_pct={self.crop_pct} is a share of the short side: give more than 0, at most 1"
-            )
-        try:
-            str_to_interp_mode(self.interpolation)
-        except KeyError as error:
-            raise ValueError(
-                f"data.interpolation={self.interpolation} is unknown to timm: give bicubic or bilinear"
-            ) from error
-
-    def file_transform(self, image_size: int, mean: Sequence[float], std: Sequence[float]) -> FileTransform:
-        """The transform for one image file."""
-        transform = transforms_imagenet_eval(
-            image_size,
-            crop_pct=self.crop_pct,
-            interpolation=self.interpolation,
-            mean=tuple(mean),
-            std=tuple(std),
-        )
-        return cast(FileTransform, transform)
-
-
-def resize(images: Real[Tensor, "B 3 h w"], image_size: int) -> Real[Tensor, "B 3 H W"]:
-    """The images at `image_size` x `image_size`, bilinear in float32; unchanged where they have that size."""
-    size = (image_size, image_size)
-    if images.shape[2:] == size:
-        return images
-    return F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
-
-
-def normalise(
-    images: Real[Tensor, "B 3 H W"], mean: Float[Tensor, "3 1 1"], std: Float[Tensor, "3 1 1"]
-) -> Float[Tensor, "B 3 H W"]:
-    """Values 0 to 255 to deviations from `mean` in units of `std`, both of images in [0, 1]."""
-    # One copy, changed in place: large tensors are dear beside a small model.
-    return images.to(torch.float32, copy=True).mul_(1 / (255 * std)).sub_(mean / std)
 
 
 def check_probability(name: str, value: float) -> None:

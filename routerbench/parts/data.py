@@ -17,9 +17,9 @@ from routerbench.checks import check_one_of
 from routerbench.data.extra import ExtraImages, ExtraSet
 from routerbench.data.loaders import Batch, Decoding, Loader, test_loader, train_loader
 from routerbench.data.orders import ALONE, Share
+from routerbench.data.pixels import CentreCrop
 from routerbench.data.sources import Dataset, Source, labels_of, select
 from routerbench.data.splits import Part, chosen, places_of
-from routerbench.data.transforms import CentreCrop
 from routerbench.fewshot import Probe
 
 

@@ -24,7 +24,7 @@ from routerbench.data.extra import (
 )
 from routerbench.data.loaders import Decoding
 from routerbench.data.orders import ALONE
-from routerbench.data.transforms import CentreCrop
+from routerbench.data.pixels import CentreCrop
 
 make_loader = partial(
     loaders.test_loader,

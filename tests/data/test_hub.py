@@ -14,8 +14,8 @@ from routerbench.data import loaders
 from routerbench.data.hub import HubFiles, hfds
 from routerbench.data.loaders import Decoding
 from routerbench.data.orders import ALONE
+from routerbench.data.pixels import CentreCrop
 from routerbench.data.sources import Source
-from routerbench.data.transforms import CentreCrop
 
 datasets = pytest.importorskip("datasets")
 

@@ -19,8 +19,9 @@ from routerbench.data import loaders, sources
 from routerbench.data.image_files import CorruptImageError, EncodedFiles
 from routerbench.data.loaders import Decoding, FileLoader, Loader
 from routerbench.data.orders import ALONE, Share
+from routerbench.data.pixels import CentreCrop
 from routerbench.data.sources import Arrays
-from routerbench.data.transforms import Augmentation, CentreCrop, CropFlip, InceptionCrop, NoAugmentation
+from routerbench.data.transforms import Augmentation, CropFlip, InceptionCrop, NoAugmentation
 
 # Python 3.12 warns that forking a process with threads may lock; torch's loader forks.
 pytestmark = [

@@ -13,17 +13,10 @@ from PIL import Image
 from torchvision.transforms import Compose
 
 from routerbench.data import sources
+from routerbench.data.pixels import CentreCrop, normalise, resize
 from routerbench.data.randomness import seeded
 from routerbench.data.sources import Arrays
-from routerbench.data.transforms import (
-    Augmentation,
-    CentreCrop,
-    CropFlip,
-    FileAugmentation,
-    InceptionCrop,
-    normalise,
-    resize,
-)
+from routerbench.data.transforms import Augmentation, CropFlip, FileAugmentation, InceptionCrop
 
 ONCE: dict[str, Any] = {"num_repeats": 1, "random_erasing": 0.0, "random_erasing_mode": "pixel"}
 CONF = Path(__file__).parents[2] / "conf"
