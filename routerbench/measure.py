@@ -180,14 +180,7 @@ def measure(
         "evaluation": {"weights": ranked},
         "cost": asdict(prepared.costs) | _measured(progress, memory.peak_gib()),
         "placement_blocks": prepared.blocks,
-        "ran": {
-            **prepared.chosen,
-            "parallel": {axis: int(size) for axis, size in config.parallel.items()},
-            "started": datetime.fromtimestamp(progress.started, timezone.utc).isoformat(),
-            "restarts": progress.restarts,
-            "best_step": progress.best_step or None,
-            "corrupt_images": len(set().union(*gathered(data.skipped))),
-        },
+        "ran": prepared.chosen | _history(config, progress, data),
     }
 
 
@@ -286,6 +279,17 @@ def _further(
     if few is not None:  # every rank on all images, for the model may need them all
         metrics |= fewshot(model, few.probe, few.labels, few.load, few.test.epoch(0), device, autocast)
     return metrics
+
+
+def _history(config: DictConfig, progress: Progress, data: Data) -> dict[str, Any]:
+    """How the run went, for its provenance."""
+    return {
+        "parallel": {axis: int(size) for axis, size in config.parallel.items()},
+        "started": datetime.fromtimestamp(progress.started, timezone.utc).isoformat(),
+        "restarts": progress.restarts,
+        "best_step": progress.best_step or None,
+        "corrupt_images": len(set().union(*gathered(data.skipped))),
+    }
 
 
 def _measured(progress: Progress, peak_gib: float | None) -> dict[str, float | None]:
