@@ -71,7 +71,7 @@ def write_report(results: Path, paste: Path | None) -> int:
     from routerbench import report
 
     try:
-        report.write_report(results, paste, Console())
+        report.write_report(results, report.Question(), paste, Console())
     except ValueError as error:
         return _refuse(error)
     return 0

@@ -97,6 +97,20 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
+def whole_records(results: Path | str) -> tuple[list[tuple[Path, dict[str, Any]]], list[Path]]:
+    """All records below `results`/runs, each with its folder, and the files that are no whole records."""
+    records, damaged = [], []
+    for path in sorted(Path(results, "runs").glob("*/record.json")):
+        try:
+            record = read_record(path.parent)
+        except ValueError:
+            damaged.append(path)
+            continue
+        if record is not None:  # it may be taken away while we read
+            records.append((path.parent, record))
+    return records, damaged
+
+
 def read_records(folder: Path | str) -> "pandas.DataFrame":
     """A row for every record below `folder`/runs, a column for every entry, as `config.router.name`.
 
@@ -104,15 +118,10 @@ def read_records(folder: Path | str) -> "pandas.DataFrame":
     """
     import pandas  # half a second, which training need not wait for
 
-    records, damaged = [], []
-    for path in sorted(Path(folder, "runs").glob("*/record.json")):
-        try:
-            records.append(read_record(path.parent))
-        except ValueError:
-            damaged.append(str(path))
+    records, damaged = whole_records(folder)
     with pandas.option_context("mode.string_storage", "python"):  # pyarrow knows valid unicode alone
-        frame = pandas.json_normalize(records)
-    frame.attrs["damaged"] = damaged
+        frame = pandas.json_normalize([record for _, record in records])
+    frame.attrs["damaged"] = [str(path) for path in damaged]
     return frame
 
 

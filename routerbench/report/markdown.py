@@ -1,20 +1,19 @@
-"""Boards -> Markdown."""
+"""Sections -> Markdown."""
 
 import re
 from collections.abc import Sequence
 
-from routerbench.report.boards import Board
-from routerbench.report.columns import LEGEND, cost_columns, printable, quality_columns, router_column
+from routerbench.report.table import Section, Table, printable
 
 # What starts or ends something in Markdown or HTML; an underscore inside a word does neither.
 SPECIAL = re.compile(r"[\\`*\[\]<>|&~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
-def markdown(boards: Sequence[Board], remarks: Sequence[str], heading: str) -> str:
-    """All boards with their notes, under headings that begin with `heading` (such as "##")."""
-    parts = [part for board in boards for part in _parts(board, heading)]
-    parts += ["\n".join(f"- {escaped(line)}" for line in [*LEGEND, *remarks])]
-    return "\n\n".join(parts) + "\n"
+def markdown(sections: Sequence[Section], remarks: Sequence[str], heading: str) -> str:
+    """All sections with their notes, under headings that begin with `heading` (such as "##")."""
+    parts = [part for section in sections for part in _parts(section, heading)]
+    parts += ["\n".join(f"- {escaped(line)}" for line in remarks)]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def escaped(text: str) -> str:
@@ -23,12 +22,17 @@ def escaped(text: str) -> str:
     return SPECIAL.sub(lambda match: f"&#{ord(match[0])};", printable(text))
 
 
-def _parts(board: Board, heading: str) -> list[str]:
-    columns = [router_column(board), *quality_columns(), *cost_columns(board)]
-    rows = [[column.header for column in columns]]
-    rows += [["---", *["---:"] * (len(columns) - 1)]]
-    rows += [[escaped(column.text(row)) for column in columns] for row in board.rows]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-    notes = "\\\n".join(escaped(note) for note in board.notes)
-    parts = [f"{heading} {escaped(board.title)}", escaped(board.subtitle), table, notes]
-    return [part for part in parts if part]
+def _parts(section: Section, heading: str) -> list[str]:
+    parts = [f"{heading} {escaped(section.title)}"]
+    for table in section.tables:
+        name = f"{heading}# {escaped(table.name)}" if table.name else ""
+        notes = "\\\n".join(escaped(note) for note in table.notes)
+        parts += [name, escaped(table.caption), _grid(table), notes]
+    return parts
+
+
+def _grid(table: Table) -> str:
+    rows = [[escaped(column.header) for column in table.columns]]
+    rows += [["---", *["---:"] * (len(table.columns) - 1)]]
+    rows += [[escaped(cell.text) for cell in line.cells] for line in table.lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from routerbench.report.metric import Metric
 from routerbench.report.runs import Run, Settings, settings_of
-from routerbench.stats import Estimate, paired_difference, t_interval
+from routerbench.stats import Estimate, t_interval
 
 CONFIDENCE = 0.95
-DENSE = "dense"
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,16 @@ class Cost:
 class Row:
     """One configuration over its seeds; accuracies and fractions in [0, 1], nan where no run tells.
 
-    `failed` counts the runs out of memory too; `oom` says how many these are.
+    `compared`: the settings in which the rows of its board differ. `scores`: the board's metric by seed, of
+    the finished runs. `failed` counts the runs out of memory too; `oom` says how many these are.
     """
 
     label: str
+    compared: Settings
     settings: Settings
-    top1: Estimate
-    minus_dense: Estimate
+    runs: Sequence[Run]
+    scores: Mapping[int, float]
+    score: Estimate
     balanced: float
     dropped_fraction: float
     done: int
@@ -63,17 +66,18 @@ class Row:
         return any(len(values) > 1 for values in self.origins.values())
 
 
-def row_of(label: str, runs: Sequence[Run], dense: Sequence[Run]) -> Row:
-    """The row of runs with one configuration, one run a seed; dense: the runs of the twin without MoE."""
+def row_of(label: str, compared: Settings, runs: Sequence[Run], metric: Metric) -> Row:
+    """The row of runs with one configuration, one run a seed."""
     status = Counter(run["status"] for run in runs)
     done = [run for run in runs if run["status"] == "done"]
-    top1 = _top1_by_seed(done)
-    is_dense = runs[0]["config.router.name"] == DENSE
+    scores = {run["config.seed"]: float(run[metric.path]) for run in done if metric.path in run}
     return Row(
         label=label,
+        compared=compared,
         settings=settings_of(runs[0]),
-        top1=t_interval(list(top1.values()), CONFIDENCE),
-        minus_dense=paired_difference(top1, {} if is_dense else _top1_by_seed(dense), CONFIDENCE),
+        runs=runs,
+        scores=scores,
+        score=t_interval(list(scores.values()), CONFIDENCE),
         balanced=_mean(_values(done, "metrics.test/balanced")),
         dropped_fraction=_mean(_values(done, "metrics.routing/dropped_fraction")),
         done=len(done),
@@ -86,7 +90,7 @@ def row_of(label: str, runs: Sequence[Run], dense: Sequence[Run]) -> Row:
 
 
 def origins_of(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The distinct commits, devices and package versions behind finished runs."""
+    """The distinct commits, devices, package versions and evaluated weights behind finished runs."""
     packages = sorted({path for run in runs for path in run if path.startswith("provenance.versions.")})
     names = {"provenance.commit": "commit", "provenance.device": "device"}
     names |= {path: path.removeprefix("provenance.versions.") for path in packages}
@@ -97,11 +101,6 @@ def origins_of(runs: Sequence[Run]) -> dict[str, list[str]]:
 def _origin(value: Any) -> str:
     """The text of one origin, a commit's hash cut to ten characters."""
     return "unknown" if value is None else re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", str(value))
-
-
-def _top1_by_seed(runs: Sequence[Run]) -> dict[int, float]:
-    path = "metrics.test/top1"
-    return {run["config.seed"]: run[path] for run in runs if run["status"] == "done" and path in run}
 
 
 def _cost_of(done: Sequence[Run]) -> Cost:

@@ -1,21 +1,40 @@
-"""A DataFrame of records -> runs: plain mappings from path to value, and what makes two of them equal."""
+"""Records -> runs: plain mappings from path to value, and what makes two of them equal."""
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from routerbench.records import whole_records
 
 Run = Mapping[str, Any]  # "status", "config.router.name", "cost.flops_per_image", ... without the nulls
 Settings = Mapping[str, Any]  # "router.name", "optim.lr", ...: a part of a run's configuration
 
 
-def runs_of(records: pd.DataFrame) -> list[Run]:
-    """The records as runs, in an order that does not depend on the order of the rows."""
-    rows = ({str(path): _plain(value) for path, value in row.items()} for row in records.to_dict("records"))
-    runs = [{path: value for path, value in row.items() if value is not None} for row in rows]
-    return sorted(runs, key=lambda run: (str(run.get("provenance.finished", "")), run["run_id"]))
+@dataclass(frozen=True)
+class Found:
+    """The runs of a source, and the names of what could not be read there."""
+
+    runs: Sequence[Run]
+    damaged: Sequence[str]
+
+
+def read_runs(results: Path) -> Found:
+    """The runs of a results folder; each has its folder under "folder" (a Path), for its curves and maps."""
+    records, damaged = whole_records(results)
+    runs = [run_of(record) | {"folder": folder} for folder, record in records]
+    return Found(in_order(runs), [path.relative_to(results).as_posix() for path in damaged])
+
+
+def run_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as a run."""
+    return dict(_flat("", record))
+
+
+def in_order(runs: Iterable[Run]) -> list[Run]:
+    """The runs in an order that does not depend on where they were found."""
+    return sorted(runs, key=lambda run: (str(run.get("provenance.finished", "")), str(run["run_id"])))
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -41,8 +60,16 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, part in value.items():
+            yield from _flat(f"{prefix}.{name}" if prefix else str(name), part)
+    elif value is not None and value != {}:
+        yield prefix, _plain(value)
+
+
 def _plain(value: Any) -> Any:
-    """The JSON value behind a cell of pandas, which reads 8 as 8.0 and null as nan in a column with gaps."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else int(value) if value.is_integer() else value
+    """8 for 8.0, so that both are one setting and one text."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return [_plain(part) for part in value] if isinstance(value, list) else value

@@ -1,36 +1,51 @@
-"""Records -> boards in the terminal and in files."""
+"""Runs -> boards in the terminal and in files."""
 
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from routerbench.paste import pasted_file
-from routerbench.records import read_records, write_text
+from routerbench.records import write_text
 from routerbench.report import markdown, sheet
+from routerbench.report.board_tables import LEGEND, section_of
 from routerbench.report.boards import build_boards
-from routerbench.report.terminal import print_boards
+from routerbench.report.cells import checked_by
+from routerbench.report.metric import TOP1, metric_of
+from routerbench.report.runs import read_runs
+from routerbench.report.terminal import print_sections
 
 
-def write_report(results: Path, paste: Path | None, console: Console) -> None:
-    """Print the boards of a results folder, write them into it as CSV and Markdown, paste them into a file.
+@dataclass(frozen=True)
+class Question:
+    """What a report is asked: what its rows differ in, the accuracy to compare, and `delta` in points."""
 
-    ValueError without a finished run below the folder, or without the two marker lines in the file.
+    by: Sequence[str] = ("router",)
+    metric: str = TOP1
+    delta: float = 0.3
+
+
+def write_report(results: Path, question: Question, paste: Path | None, console: Console) -> None:
+    """Print the boards of a results folder, write them into it in all formats, paste them into a file.
+
+    ValueError without a finished run below the folder, for a question that its runs cannot answer, or
+    without the two marker lines in the file.
     """
-    records = read_records(results)
-    damaged = [_below(results, path) for path in records.attrs["damaged"]]
-    if records.empty:
-        raise ValueError(_nothing_found(results, damaged))
-    boards = build_boards(records)
-    remarks = [f"Left out, as it cannot be read: {path}" for path in damaged]
+    found = read_runs(results)
+    if not found.runs:
+        raise ValueError(_nothing_found(results, found.damaged))
+    by, metric = checked_by(question.by, found.runs), metric_of(question.metric, found.runs)
+    boards = build_boards(found.runs, by, metric, question.delta / 100)
+    sections = [section_of(board) for board in boards]
+    remarks = [*LEGEND, *(f"Left out, as it cannot be read: {path}" for path in found.damaged)]
     files = {
         results / "leaderboard.csv": sheet.csv(boards),
-        results / "LEADERBOARD.md": "# Leaderboard\n\n" + markdown.markdown(boards, remarks, "##"),
+        results / "LEADERBOARD.md": "# Leaderboard\n\n" + markdown.markdown(sections, remarks, "##"),
     }
     if paste is not None:
-        files[paste.resolve()] = pasted_file(paste, markdown.markdown(boards, remarks, "###"), "board")
-    print_boards(boards, remarks, console)
+        files[paste.resolve()] = pasted_file(paste, markdown.markdown(sections, remarks, "###"), "board")
+    print_sections(sections, remarks, console)
     for path, text in files.items():
         write_text(path, text)
 
@@ -41,8 +56,3 @@ def _nothing_found(results: Path, damaged: Sequence[str]) -> str:
         f"results={str(results)!r} holds no finished run: "
         f"give the folder that holds runs/<run_id>/record.json{unread}"
     )
-
-
-def _below(results: Path, path: str) -> str:
-    """The path as seen from the results folder, which makes the report the same wherever the folder lies."""
-    return Path(os.path.relpath(path, results)).as_posix()

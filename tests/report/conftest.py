@@ -1,13 +1,17 @@
 """Records written by hand: the report is tested on files, as it meets them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from routerbench.report import Board
+
 WriteRun = Callable[..., Path]
+Boards = Callable[..., "list[Board]"]
 
 BASE: dict[str, Any] = {
     "model": {"name": "pocket_vit", "width": 96},
@@ -31,6 +35,19 @@ def results(tmp_path: Path) -> Path:
     """An empty results folder."""
     (tmp_path / "results").mkdir()
     return tmp_path / "results"
+
+
+@pytest.fixture
+def boards_of() -> Boards:
+    """A function from a results folder to its boards, as `routerbench report` makes them."""
+    from routerbench.report import build_boards, read_runs
+    from routerbench.report.metric import metric_of
+
+    def boards(results: Path, by: Sequence[str] = ("router",), metric: str = "test/top1") -> "list[Board]":
+        runs = read_runs(results).runs
+        return build_boards(runs, by, metric_of(metric, runs), 0.003)
+
+    return boards
 
 
 @pytest.fixture

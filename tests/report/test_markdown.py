@@ -3,26 +3,27 @@ from pathlib import Path
 
 import pytest
 
-from routerbench.records import read_records
-from routerbench.report import build_boards
-from routerbench.report.columns import LEGEND
+from routerbench.report import Board
+from routerbench.report.board_tables import LEGEND, section_of
 from routerbench.report.markdown import escaped, markdown
 
 WriteRun = Callable[..., Path]
+Boards = Callable[..., list[Board]]
 
 BOARD = """\
 ## landcover32 · pocket_vit · placement last_2 · 8 experts · capacity factor 1 · group image · 8 epochs
 
-evaluation at train capacity, raw weights
+test/top1, evaluation at train capacity, raw weights
 
-| router | top-1 % | minus dense, points | balanced % | n | failed | diverged | dropped % \
+| router | top-1 % | rank | minus dense, points | balanced % | n | failed | diverged | dropped % \
 | slots/token | MFLOPs/image | params M | active M | images/s | train s | peak GiB |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| dense | 72.00 ± 6.57 | - | 71.00 | 3 | 0 | 0 | - \
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: \
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| dense | 72.00 ± 6.57 | 1-3 | - | 71.00 | 3 | 0 | 0 | - \
 | 0.00 | 40.0 | 1.20 | 1.20 | 2,480 | 14.2 | 0.50 |
-| soft † | 82.00 ± 4.97 | +10.00 ± 2.48 | 81.00 | 3 | 1 | 1 | 12.5 \
+| soft † | 82.00 ± 4.97 | 1-3 | +10.00 ± 2.48 | 81.00 | 3 | 1 | 1 | 12.5 \
 | 1.00 | 41.2 | 4.60 | 1.20 | 1,310 | 31.5 | 0.50 |
-| expert_choice | - | - | - | 0 | 0 | 1 | - \
+| expert_choice | - | - | - | - | 0 | 0 | 1 | - \
 | - | - | - | - | - | - | - |
 
 † not every run of this row finished: its numbers stand for those that did\\
@@ -31,21 +32,21 @@ Failed runs that were out of memory: soft 1
 """
 
 
-def test_the_whole_text(results: Path, write_run: WriteRun) -> None:
+def test_the_whole_text(results: Path, write_run: WriteRun, boards_of: Boards) -> None:
     for seed, (dense, soft) in enumerate([(0.70, 0.80), (0.71, 0.82), (0.75, 0.84)]):
         write_run("dense", seed, dense)
         write_run("soft", seed, soft)
     write_run("soft", 3, None, "diverged")
     write_run("soft", 4, None, "oom")
     write_run("expert_choice", 0, None, "diverged")
-    text = markdown(build_boards(read_records(results)), ["a remark"], "##")
+    text = markdown([section_of(*boards_of(results))], [*LEGEND, "a remark"], "##")
     assert text == BOARD + "".join(f"- {line}\n" for line in [*LEGEND, "a remark"])
 
 
-def test_flops_in_the_unit_of_the_board(results: Path, write_run: WriteRun) -> None:
+def test_flops_in_the_unit_of_the_board(results: Path, write_run: WriteRun, boards_of: Boards) -> None:
     path = write_run("soft", 0, 0.8)
     path.write_text(path.read_text().replace("41250000", "4125000000"))
-    text = markdown(build_boards(read_records(results)), [], "##")
+    text = markdown([section_of(*boards_of(results))], [], "##")
     assert "| slots/token | GFLOPs/image |" in text
     assert "| 1.00 | 4.12 |" in text
 

@@ -1,0 +1,110 @@
+"""A board as tables: rows with quality and cost, and the pairs with their verdicts."""
+
+from collections.abc import Sequence
+
+from routerbench.report.boards import REFERENCES, Board, marks
+from routerbench.report.rows import Cost, Row
+from routerbench.report.table import (
+    NOTHING,
+    Cell,
+    Column,
+    Line,
+    Section,
+    Table,
+    estimate_cell,
+    fixed,
+    number_cell,
+    significant,
+)
+
+LEGEND = (
+    "± is half the width of the 95 % t-interval over seeds. Minus dense: the row minus its dense twin, "
+    "in points, paired by seed.",
+    "Balanced: accuracy averaged over classes. n counts the finished runs, failed those out of memory too. "
+    "Dropped: tokens that no slot holds. Costs are means over the finished runs, peak GiB is the largest; in "
+    "brackets: in evaluation, where that differs.",
+)
+
+
+def section_of(board: Board) -> Section:
+    """All tables of a board."""
+    return Section(board.title, [_rows_table(board)])
+
+
+def _rows_table(board: Board) -> Table:
+    giga = any(row.cost.flops_per_image >= 1e9 for row in board.rows)
+    unit, scale = ("GFLOP", 1e9) if giga else ("MFLOP", 1e6)
+    lines = [_line(place, board, scale) for place in range(len(board.rows))]
+    num_references = sum(row.router in REFERENCES for row in board.rows)
+    return Table("", board.subtitle, _columns(board, unit), lines, num_references, board.notes)
+
+
+def _columns(board: Board, unit: str) -> Sequence[Column]:
+    label = board.metric.label
+    return (
+        Column("router", "\nrouter"),
+        Column(label, label.replace(" ", "\n") if label.count(" ") == 1 else f"\n{label}"),
+        Column("rank", "\nrank"),
+        Column("minus dense, points", "minus dense\npoints"),
+        Column("balanced %", "bal-\nanced"),
+        Column("n", "\nn"),
+        Column("failed", "fail-\ned"),
+        Column("diverged", "diver-\nged"),
+        Column("dropped %", "drop-\nped %"),
+        Column("slots/token", "slots\n/tok."),
+        Column(f"{unit}s/image", f"{unit}\n/img"),
+        Column("params M", "params\nM"),
+        Column("active M", "active\nM"),
+        Column("images/s", "img\n/s"),
+        Column("train s", "train\ns"),
+        Column("peak GiB", "peak\nGiB"),
+    )
+
+
+def _line(place: int, board: Board, scale: float) -> Line:
+    row, signs = board.rows[place], marks(place, board)
+    name = Cell(f"{row.label} {signs}".rstrip())
+    cells = [name, *_quality(place, board), *_costs(row.cost, scale)]
+    return Line(cells, marked=bool(signs) or not row.done)
+
+
+def _quality(place: int, board: Board) -> Sequence[Cell]:
+    row, pair = board.rows[place], board.against_dense(place)
+    return (
+        estimate_cell(row.score),
+        _rank(board.pairs.ranks[place], row),
+        Cell(NOTHING) if pair is None else estimate_cell(pair.difference, "+"),
+        number_cell(100 * row.balanced, 2),
+        Cell(str(row.done), row.done),
+        Cell(str(row.failed), row.failed),
+        Cell(str(row.diverged), row.diverged),
+        number_cell(100 * row.dropped_fraction, 1),
+    )
+
+
+def _rank(places: tuple[int, int], row: Row) -> Cell:
+    first, last = places
+    if not row.scores:
+        return Cell(NOTHING)
+    return Cell(str(first) if first == last else f"{first}-{last}", first)
+
+
+def _costs(cost: Cost, scale: float) -> Sequence[Cell]:
+    return (
+        _both(fixed(cost.slots_per_token, 2), fixed(cost.slots_per_token_eval, 2), cost.slots_per_token),
+        _both(
+            significant(cost.flops_per_image / scale),
+            significant(cost.flops_per_image_eval / scale),
+            cost.flops_per_image,
+        ),
+        Cell(significant(cost.params_total / 1e6), cost.params_total),
+        Cell(significant(cost.params_active / 1e6), cost.params_active),
+        Cell(significant(cost.images_per_second), cost.images_per_second),
+        Cell(significant(cost.train_seconds), cost.train_seconds),
+        number_cell(cost.peak_memory_gib, 2),
+    )
+
+
+def _both(training: str, evaluation: str, value: float) -> Cell:
+    """What it is in training and, in brackets, in evaluation where that is something else."""
+    return Cell(training if evaluation in (training, NOTHING) else f"{training} ({evaluation})", value)

@@ -1,0 +1,83 @@
+"""Tables and sections: what every way to show a report shows."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from routerbench.stats import Estimate
+
+NOTHING = "-"
+PLUS_MINUS = " ± "
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is read, and what it is sorted by where that is a number."""
+
+    text: str
+    value: float | int | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A header, and the same in two short lines for the terminal."""
+
+    header: str
+    short: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """The cells of one line, the first of them its name; `marked` where its numbers need a second look."""
+
+    cells: Sequence[Cell]
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its name and notes; `num_references` lines at its top are set apart from the others."""
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    lines: Sequence[Line]
+    num_references: int = 0
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """Tables that belong together under one title."""
+
+    title: str
+    tables: Sequence[Table]
+
+
+def estimate_cell(estimate: Estimate, sign: str = "") -> Cell:
+    """A fraction in percent (or a difference in points) with half the width of its interval."""
+    mean = fixed(100 * estimate.mean, 2, sign)
+    half = 50 * (estimate.high - estimate.low)
+    return Cell(mean if math.isnan(half) else f"{mean}{PLUS_MINUS}{half:.2f}", estimate.mean)
+
+
+def number_cell(value: float, digits: int) -> Cell:
+    """A number with so many digits after the point."""
+    return Cell(fixed(value, digits), value)
+
+
+def fixed(value: float, digits: int, sign: str = "") -> str:
+    """The number with so many digits after the point, a dash where there is none."""
+    return NOTHING if math.isnan(value) else f"{value:{sign}.{digits}f}"
+
+
+def significant(value: float) -> str:
+    """Three significant digits, or the whole number from 100 on."""
+    if math.isnan(value):
+        return NOTHING
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}" if value else "0"
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelt out, so that no name moves the cursor or ends a line."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
