@@ -86,6 +86,6 @@ def test_the_report_makes_a_board_of_the_records(
             json.loads(path.read_text())["metrics"]["test/top1"]
             for path in folder.glob(f"results/runs/digits-pocket_vit-{name}-s*/record.json")
         ]
-        assert board.loc[name, "top1_mean"] == pytest.approx(sum(top1) / 2)
+        assert board.loc[name, "score_mean"] == pytest.approx(sum(top1) / 2)
         assert name in done.stdout
     assert "soft" in (folder / "results" / "LEADERBOARD.md").read_text()
