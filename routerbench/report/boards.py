@@ -70,7 +70,7 @@ def _board(
     otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
     evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION
     subtitle = f"{metric.name}, {evaluation}, {_weights(runs)}"
-    board = Board(title_of(settings, by), subtitle, settings, metric, rows, pairs_of(rows, delta), ())
+    board = Board(title_of(settings, by), subtitle, settings, metric, rows, pairs_of(rows, metric, delta), ())
     return replace(board, notes=_notes(board, runs, len(sparse) + len(dense) - len(runs)))
 
 
