@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from routerbench.report.boards import REFERENCES, Board, marks
+from routerbench.report.pair_tables import pairs_table
 from routerbench.report.rows import Cost, Row
 from routerbench.report.table import (
     NOTHING,
@@ -29,7 +30,7 @@ LEGEND = (
 
 def section_of(board: Board) -> Section:
     """All tables of a board."""
-    return Section(board.title, [_rows_table(board)])
+    return Section(board.title, [_rows_table(board), *([pairs_table(board)] if board.pairs.pairs else [])])
 
 
 def _rows_table(board: Board) -> Table:

@@ -71,7 +71,9 @@ def _board(
     otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
     evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION
     subtitle = f"{metric.name}, {evaluation}, {_weights(runs)}"
-    board = Board(title_of(settings, by), subtitle, settings, by, metric, rows, pairs_of(rows, delta), ())
+    board = Board(
+        title_of(settings, by), subtitle, settings, by, metric, rows, pairs_of(rows, metric, delta), ()
+    )
     return replace(board, notes=_notes(board, runs, len(sparse) + len(dense) - len(runs)))
 
 

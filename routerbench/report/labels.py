@@ -33,6 +33,11 @@ def evaluated_otherwise(router: Settings) -> list[str]:
     return [name for name in OF_EVALUATION if router.get(name) not in (None, False)]
 
 
+def as_in_its_file(row: Settings) -> bool:
+    """Whether the row's router has the settings that `conf/router` gives it."""
+    return not _not_of_its_file(_within("router", row))
+
+
 def _part(name: str, row: Settings, rows: Sequence[Settings]) -> str:
     if name in NAMED:
         return _named(name, row, rows)
