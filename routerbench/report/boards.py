@@ -20,10 +20,11 @@ UNFINISHED, MIXED, FEWER_PAIRS = "†", "‡", "§"
 
 @dataclass(frozen=True)
 class Board:
-    """The rows of one cell; `settings` are those that all its rows share."""
+    """The rows of one cell, which differ in `by`; `settings` are those that all its rows share."""
 
     title: str
     subtitle: str
+    by: Sequence[str]
     settings: Settings
     metric: Metric
     rows: Sequence[Row]
@@ -70,7 +71,7 @@ def _board(
     otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
     evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION
     subtitle = f"{metric.name}, {evaluation}, {_weights(runs)}"
-    board = Board(title_of(settings, by), subtitle, settings, metric, rows, pairs_of(rows, delta), ())
+    board = Board(title_of(settings, by), subtitle, by, settings, metric, rows, pairs_of(rows, delta), ())
     return replace(board, notes=_notes(board, runs, len(sparse) + len(dense) - len(runs)))
 
 
