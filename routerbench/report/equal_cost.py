@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from routerbench.report.boards import MIXED, REFERENCES, UNFINISHED, Board
-from routerbench.report.configurations import order_of
+from routerbench.report.configurations import names_of, order_of
 from routerbench.report.families import Family, families_of
 from routerbench.report.measures import Measure, measures_of
 from routerbench.report.rows import CONFIDENCE
@@ -28,6 +29,7 @@ CAPTION = (
     "t-interval over seeds; differences are in points, paired by seed. No interval is corrected for how many "
     "there are, so there are no verdicts: those are of the boards' pairs."
 )
+NO_CURVE = "No curve, as "
 SIGNS = {
     UNFINISHED: "not every run of this curve finished: its numbers stand for those that did",
     MIXED: "the runs of this curve differ in commit, device or versions",
@@ -40,8 +42,17 @@ def equal_cost_sections(boards: Sequence[Board]) -> list[Section]:
     for family in families_of(boards):
         curves = [(measure, curves_of(family, measure)) for measure in measures_of(family)]
         tables = [_table(*one, family) for one in curves if any(curve.joined for curve in one[1])]
-        sections += [Section(f"Equal cost · {family.title}", tables)] if tables else []
+        sections += [Section(f"Equal cost · {family.title}", _said_once(tables))] if tables else []
     return sections
+
+
+def _said_once(tables: Sequence[Table]) -> list[Table]:
+    """The tables, those after the first without what its notes say of other curves."""
+    said = [note for note in tables[0].notes if note.startswith(NO_CURVE)]
+    others = [
+        replace(table, notes=[note for note in table.notes if note not in said]) for table in tables[1:]
+    ]
+    return [tables[0], *others]
 
 
 def costs_compared(reference: Curve | None, curves: Sequence[Curve]) -> list[float]:
@@ -53,25 +64,25 @@ def costs_compared(reference: Curve | None, curves: Sequence[Curve]) -> list[flo
 
 
 def _table(measure: Measure, curves: Sequence[Curve], family: Family) -> Table:
-    reference = reference_of(curves)
+    reference = reference_of(curves, family.by)
     costs = costs_compared(reference, curves)
-    columns = _columns(measure, costs, family.metric.label, reference.name if reference else "")
-    lines = [_line(curve, measure, costs, reference) for curve in _in_order(curves, costs)]
-    num_references = sum(curve.configuration.router in REFERENCES for curve in curves)
+    shown = [curve for curve in curves if curve.joined or curve is reference]
+    names = names_of([curve.configuration.key for curve in shown], family.by)
+    names = {curve.name: names[curve.configuration.key] for curve in shown}
+    shown.sort(key=lambda curve: _order(curve, costs))
+    columns = _columns(measure, costs, family.metric.label, names[reference.name] if reference else "")
+    lines = [_line(names[curve.name], curve, measure, costs, reference) for curve in shown]
+    num_references = sum(curve.configuration.router in REFERENCES for curve in shown)
     notes = _notes(curves, costs, reference)
-    caption = f"{family.metric.name}. {measure.note} {CAPTION}"
+    caption = f"{family.evaluation}. {measure.note} {CAPTION}"
     return Table(f"Equal {measure.name}", caption, columns, lines, num_references, notes)
 
 
-def _in_order(curves: Sequence[Curve], costs: Sequence[float]) -> list[Curve]:
+def _order(curve: Curve, costs: Sequence[float]) -> tuple[int, bool, float, str]:
     """References first, then by the score at the largest cost that is compared."""
-
-    def order(curve: Curve) -> tuple[int, bool, float, str]:
-        scores = curve.at(costs[-1]) if costs else {}
-        mean = math.fsum(scores.values()) / len(scores) if scores else math.nan
-        return order_of(curve.configuration.router, mean, curve.name)
-
-    return sorted(curves, key=order)
+    scores = curve.at(costs[-1]) if costs else {}
+    mean = math.fsum(scores.values()) / len(scores) if scores else math.nan
+    return order_of(curve.configuration.router, mean, curve.name)
 
 
 def _columns(measure: Measure, costs: Sequence[float], label: str, reference: str) -> list[Column]:
@@ -90,10 +101,10 @@ def _columns(measure: Measure, costs: Sequence[float], label: str, reference: st
     return columns
 
 
-def _line(curve: Curve, measure: Measure, costs: Sequence[float], reference: Curve | None) -> Line:
+def _line(name: str, curve: Curve, measure: Measure, costs: Sequence[float], reference: Curve | None) -> Line:
     signs = _signs(curve)
     cells = [
-        Cell(f"{curve.name} {signs}".rstrip()),
+        Cell(f"{name} {signs}".rstrip()),
         _slots(curve),
         Cell(str(len(curve.points)), len(curve.points)),
     ]
@@ -123,10 +134,14 @@ def _signs(curve: Curve) -> str:
 
 
 def _notes(curves: Sequence[Curve], costs: Sequence[float], reference: Curve | None) -> list[str]:
-    signs = "".join(_signs(curve) for curve in curves)
+    signs = "".join(_signs(curve) for curve in curves if curve.joined or curve is reference)
     notes = [f"{sign} {text}" for sign, text in SIGNS.items() if sign in signs]
     twice = [curve.name for curve in curves if not curve.one_cost_a_scale]
-    notes += [f"{name}: two scales have one cost, so there is no curve" for name in twice]
+    notes += [f"{NO_CURVE}two scales have one cost: {', '.join(twice)}"] * bool(twice)
+    alone = [
+        curve.name for curve in curves if not (curve.joined or curve is reference or curve.name in twice)
+    ]
+    notes += [f"{NO_CURVE}no seed has two scales: {', '.join(alone)}"] * bool(alone)
     if reference is None:
         return [*notes, "Neither dense nor token_choice is here, at whose costs the others would be compared"]
     few = f"No curve reaches a cost of {reference.name}: without extrapolation nothing can be compared"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from routerbench.report.boards import Board
 from routerbench.report.cells import DENSE, OF_MOE, title_of, without
-from routerbench.report.configurations import names_of, rows_by_configuration
+from routerbench.report.configurations import evaluation_of, names_of, rows_by_configuration
 from routerbench.report.labels import differing, label_of
 from routerbench.report.metric import Metric
 from routerbench.report.rows import Row
@@ -23,6 +23,7 @@ SIZE = re.compile(
 class Configuration:
     """One configuration: its rows by the name of the scale, in the order of the family's boards."""
 
+    key: str
     name: str
     rows: Mapping[str, Row]
 
@@ -36,6 +37,8 @@ class Family:
     """The configurations of cells that are equal but for the model, and the settings that all cells share."""
 
     title: str
+    evaluation: str
+    by: Sequence[str]
     settings: Settings
     metric: Metric
     scales: Sequence[str]
@@ -81,17 +84,30 @@ def _dense_only(board: Board) -> bool:
 
 
 def _family(boards: Sequence[Board]) -> Family:
-    models = [_model(board) for board in boards]
-    scales = [label_of(model, models, ["model"]) if model else "" for model in models]
-    names = names_of(boards)
+    scales = _scales([_model(board) for board in boards])
     rows: dict[str, dict[str, Row]] = {}
     for scale, board in zip(scales, boards, strict=True):
         for key, row in rows_by_configuration(board).items():
             if row.scores:
                 rows.setdefault(key, {})[scale] = row
-    own = sorted((Configuration(names[key], rows[key]) for key in rows), key=lambda one: one.name)
-    settings = without(boards[0].settings, ["model"])
-    return Family(_title(boards), settings, boards[0].metric, list(dict.fromkeys(scales)), own)
+    first, names = boards[0], names_of(rows, boards[0].by)
+    own = sorted((Configuration(key, names[key], rows[key]) for key in rows), key=lambda one: one.name)
+    return Family(
+        title=_title(boards),
+        evaluation=evaluation_of(boards),
+        by=first.by,
+        settings=without(first.settings, ["model"]),
+        metric=first.metric,
+        scales=scales,
+        configurations=own,
+    )
+
+
+def _scales(models: Sequence[Settings]) -> list[str]:
+    """A name for each scale: the model's, or what tells it from others that have the same name."""
+    alike = len({model.get("model.name") for model in models}) == 1 < len(models)
+    names = [label_of(model, models, ["model"]) if model else "" for model in models]
+    return [name.partition(" ")[2] if alike else name for name in names]
 
 
 def _model(board: Board) -> dict[str, object]:

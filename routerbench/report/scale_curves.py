@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from routerbench.report.cells import DENSE
+from routerbench.report.configurations import plainest
 from routerbench.report.families import Configuration, Family
 from routerbench.report.measures import Measure, Point, scores_of, seeds_of
 from routerbench.stats import scores_at
 
-TOKEN_CHOICE = "token_choice"
+TOKEN_CHOICE = "token_choice"  # by softmax, the usual sparse router
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +63,13 @@ def curves_of(family: Family, measure: Measure) -> list[Curve]:
     return [_curve(configuration, own) for configuration, own in points if own]
 
 
-def reference_of(curves: Sequence[Curve]) -> Curve | None:
-    """The dense twin; where there is none plain Token Choice, by the shortest name."""
-    dense = [curve for curve in curves if curve.configuration.router == DENSE]
-    plain = [curve for curve in curves if curve.configuration.router == TOKEN_CHOICE]
-    return min(dense or plain, key=lambda curve: (len(curve.name), curve.name), default=None)
+def reference_of(curves: Sequence[Curve], by: Sequence[str]) -> Curve | None:
+    """The dense twin; where there is none plain Token Choice."""
+    for router in (DENSE, TOKEN_CHOICE):
+        own = {curve.configuration.key: curve for curve in curves if curve.configuration.router == router}
+        if own:
+            return own[plainest(own, by)]
+    return None
 
 
 def _curve(configuration: Configuration, points: Sequence[Point]) -> Curve:
