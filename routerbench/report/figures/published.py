@@ -52,7 +52,7 @@ def _sweet_spot() -> Picture:
     return Picture(
         "Published: the Sweet Spot, table 1",
         "ImageNet-1k top-1 against GFLOPs an image of seven dense models, each joined with its MoE models. "
-        "Those of the small isotropic ConvNeXt and of ViT-S lie above their dense twins, those of base models "
+        "Those of the small isotropic ConvNeXt and of ViT-S lie above their dense twins, those of base size "
         "below.",
         figure,
     )
