@@ -7,6 +7,7 @@ from routerbench.stats.bootstrap import (
     percentile_interval,
     probability_of_improvement,
 )
+from routerbench.stats.contrasts import Effect, effect_over_cells, holm_levels
 from routerbench.stats.crossed import crossed_interval
 from routerbench.stats.curves import scores_at
 from routerbench.stats.frontier import frontier_shares, on_frontier
@@ -25,6 +26,7 @@ from routerbench.stats.paired import deviations, equivalence_p, holm, paired_p, 
 from routerbench.stats.rank_sets import open_places
 
 __all__ = [
+    "Effect",
     "Estimate",
     "Interval",
     "average_ranks",
@@ -32,11 +34,13 @@ __all__ = [
     "crossed_interval",
     "deviations",
     "drawn_seeds",
+    "effect_over_cells",
     "equivalence_p",
     "friedman_p",
     "frontier_shares",
     "groups_within",
     "holm",
+    "holm_levels",
     "interquartile_mean",
     "noise_of",
     "on_frontier",
