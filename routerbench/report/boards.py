@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from routerbench.report.cells import DENSE, OF_MOE, cell_of, compared, is_dense, order_of, title_of, without
 from routerbench.report.labels import differing, evaluated_otherwise, label_of
 from routerbench.report.metric import Metric
 from routerbench.report.pairs import Pair, Pairs, pairs_of
 from routerbench.report.rows import Row, origins_of, row_of
-from routerbench.report.runs import Run, Settings, finished_last, key_of, text_of
+from routerbench.report.runs import Run, Settings, finished_last, key_of, of_one_configuration, text_of
 
 REFERENCES = (DENSE, "hash", "random")  # a router that does not beat them has learnt nothing
 EVALUATION = "evaluation at train capacity"
@@ -41,13 +42,13 @@ def build_boards(runs: Sequence[Run], by: Sequence[str], metric: Metric, delta: 
 
     `delta`: the difference, a fraction, within which two rows count as equivalent.
     """
-    cells: dict[str, list[Run]] = {}
-    twins: dict[str, list[Run]] = {}
-    for run in runs:
-        (twins if is_dense(run) else cells).setdefault(key_of(cell_of(run, by)), []).append(run)
-    dense_of = {key: key_of(without(cell_of(runs[0], by), OF_MOE)) for key, runs in cells.items()}
-    groups = [(runs, twins.get(dense_of[key], [])) for key, runs in cells.items()]
-    groups += [([], runs) for key, runs in twins.items() if key not in dense_of.values()]
+    cells: dict[str, list[list[Run]]] = {}
+    twins: dict[str, list[list[Run]]] = {}
+    for same in of_one_configuration(runs):
+        (twins if is_dense(same[0]) else cells).setdefault(key_of(cell_of(same[0], by)), []).append(same)
+    dense_of = {key: key_of(without(cell_of(same[0], by), OF_MOE)) for key, (same, *_) in cells.items()}
+    groups = [(configurations, twins.get(dense_of[key], [])) for key, configurations in cells.items()]
+    groups += [([], dense) for key, dense in twins.items() if key not in set(dense_of.values())]
     boards = [_board(sparse, dense, by, metric, delta) for sparse, dense in groups]
     boards.sort(key=lambda board: (order_of(board.settings), key_of(board.settings)))
     return _told_apart(boards)
@@ -62,16 +63,21 @@ def marks(place: int, board: Board) -> str:
 
 
 def _board(
-    sparse: Sequence[Run], dense: Sequence[Run], by: Sequence[str], metric: Metric, delta: float
+    sparse: Sequence[Sequence[Run]],
+    dense: Sequence[Sequence[Run]],
+    by: Sequence[str],
+    metric: Metric,
+    delta: float,
 ) -> Board:
-    runs = finished_last([*sparse, *dense])
-    settings = cell_of([*sparse, *dense][0], by)
-    rows = _rows(runs, by, metric)
+    """The board of these configurations, each with all its runs."""
+    given = [*sparse, *dense]
+    settings, configurations = cell_of(given[0][0], by), [finished_last(same) for same in given]
+    rows, runs = _rows(configurations, by, metric), list(chain(*configurations))
     otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
     evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION
     subtitle = f"{metric.name}, {evaluation}, {_weights(runs)}"
     board = Board(title_of(settings, by), subtitle, settings, metric, rows, pairs_of(rows, delta), ())
-    return replace(board, notes=_notes(board, runs, len(sparse) + len(dense) - len(runs)))
+    return replace(board, notes=_notes(board, runs, sum(map(len, given)) - len(runs)))
 
 
 def _weights(runs: Sequence[Run]) -> str:
@@ -82,17 +88,17 @@ def _weights(runs: Sequence[Run]) -> str:
     )
 
 
-def _rows(runs: Sequence[Run], by: Sequence[str], metric: Metric) -> list[Row]:
-    """A row for each compared configuration: references, then by mean score, then those without one."""
-    configurations: dict[str, list[Run]] = {}
-    for run in runs:
-        configurations.setdefault(key_of(compared(run, by)), []).append(run)
-    settings = [compared(same[0], by) for same in configurations.values()]
-    rows = [
-        row_of(label_of(own, settings, by), own, same, metric)
-        for own, same in zip(settings, configurations.values(), strict=True)
+def _rows(configurations: Sequence[Sequence[Run]], by: Sequence[str], metric: Metric) -> list[Row]:
+    """A row for what is compared: references, then by mean score, then those without one."""
+    rows: dict[str, list[Run]] = {}
+    for same in configurations:
+        rows.setdefault(key_of(compared(same[0], by)), []).extend(same)
+    settings = [compared(runs[0], by) for runs in rows.values()]
+    found = [
+        row_of(label_of(own, settings, by), own, sorted(runs, key=lambda run: run["config.seed"]), metric)
+        for own, runs in zip(settings, rows.values(), strict=True)
     ]
-    return sorted(rows, key=_order)
+    return sorted(found, key=_order)
 
 
 def _order(row: Row) -> tuple[int, bool, float, str]:
