@@ -26,7 +26,6 @@ NUM_EXPERTS = (4, 8, 16, 32)
 CAPACITY_FACTORS = (1.0, 2.0)
 EPOCHS = (5, 10, 20, 40, 80)
 SEEDS = range(5)
-REPORT = "import sys; from routerbench.cli import main; sys.argv = ['routerbench', 'report', *sys.argv[1:]]; main()"
 
 
 def records() -> Iterator[dict[str, Any]]:
@@ -66,11 +65,13 @@ def make(results: Path) -> int:
 def measure(results: Path) -> None:
     """Report on the folder in a process of its own and say what that took."""
     started = perf_counter()
-    command = [sys.executable, "-c", REPORT, "--results", str(results)]
+    command = [sys.executable, "-m", "routerbench", "report", "--results", str(results)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN)
-    files = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(results.glob("*.*")))
+    files = ", ".join(
+        f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(results.glob("*.*"))
+    )
     print(f"{seconds:.1f} s, {peak.ru_utime + peak.ru_stime:.1f} s of CPU, {peak.ru_maxrss / 1024:.0f} MiB")
     print(files)
 

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from routerbench.report.cells import DENSE, OF_MOE, cell_of, compared, is_dense, order_of, title_of, without
 from routerbench.report.labels import differing, evaluated_otherwise, label_of
 from routerbench.report.metric import Metric
 from routerbench.report.pairs import Pair, Pairs, pairs_of
-from routerbench.report.rows import Row, origins_of, row_of
+from routerbench.report.rows import Row, row_of, together
 from routerbench.report.runs import Run, Settings, finished_last, key_of, of_one_configuration, text_of
 
 REFERENCES = (DENSE, "hash", "random")  # a router that does not beat them has learnt nothing
@@ -72,20 +71,18 @@ def _board(
     """The board of these configurations, each with all its runs."""
     given = [*sparse, *dense]
     settings, configurations = cell_of(given[0][0], by), [finished_last(same) for same in given]
-    rows, runs = _rows(configurations, by, metric), list(chain(*configurations))
+    rows, num_runs = _rows(configurations, by, metric), sum(map(len, configurations))
     otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
     evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION
-    subtitle = f"{metric.name}, {evaluation}, {_weights(runs)}"
+    subtitle = f"{metric.name}, {evaluation}, {_weights(rows)}"
     board = Board(title_of(settings, by), subtitle, settings, metric, rows, pairs_of(rows, delta), ())
-    return replace(board, notes=_notes(board, runs, sum(map(len, given)) - len(runs)))
+    return replace(board, notes=_notes(board, sum(map(len, given)) - num_runs))
 
 
-def _weights(runs: Sequence[Run]) -> str:
-    """Which weights were evaluated; records from before there was a choice do not say."""
-    done = [run for run in runs if run["status"] == "done"]
-    return " or ".join(
-        WEIGHTS[name] for name in sorted({run.get("evaluation.weights", "raw") for run in done} or {"raw"})
-    )
+def _weights(rows: Sequence[Row]) -> str:
+    """Which weights were evaluated."""
+    names = {name for row in rows for name in row.origins["weights"]}
+    return " or ".join(WEIGHTS.get(name, f"{name} weights") for name in sorted(names or {"raw"}))
 
 
 def _rows(configurations: Sequence[Sequence[Run]], by: Sequence[str], metric: Metric) -> list[Row]:
@@ -128,16 +125,21 @@ def _subtitled(board: Board, names: Sequence[str]) -> Board:
     return replace(board, subtitle=" · ".join([*settings, board.subtitle]))
 
 
-def _notes(board: Board, runs: Sequence[Run], repeated: int) -> list[str]:
+def _notes(board: Board, repeated: int) -> list[str]:
     signs = {sign for place in range(len(board.rows)) for sign in marks(place, board)}
+    mixed = dict.fromkeys(name for row in board.rows for name in row.mixed)
     texts = {
         UNFINISHED: "not every run of this row finished: its numbers stand for those that did",
-        MIXED: "the runs of this row differ in commit, device or versions",
+        MIXED: f"the runs of this row differ in {', '.join(mixed)}",
         FEWER_PAIRS: "dense lacks some seeds of this row: minus dense is taken over those that both finished",
     }
     notes = [f"{sign} {text}" for sign, text in texts.items() if sign in signs]
-    origins = {name: values for name, values in origins_of(runs).items() if len(values) > 1}
-    notes += [f"The runs of this board differ in {name}: {', '.join(it)}" for name, it in origins.items()]
+    origins = together([row.origins for row in board.rows if row.done])
+    notes += [
+        f"The runs of this board differ in {name}: {', '.join(values)}"
+        for name, values in origins.items()
+        if len(values) > 1
+    ]
     oom = [f"{row.label} {row.oom}" for row in board.rows if row.oom]
     notes += [f"Failed runs that were out of memory: {', '.join(oom)}"] * bool(oom)
     # A copied folder is not a second replication.

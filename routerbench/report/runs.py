@@ -12,7 +12,17 @@ from routerbench.records import each_record
 Run = Mapping[str, Any]  # "status", "config.router.name", "cost.flops_per_image", ... without the nulls
 Settings = Mapping[str, Any]  # "router.name", "optim.lr", ...: a part of a run's configuration
 
-PARTS = ("run_id", "status", "error", "config", "metrics", "evaluation", "cost", "placement_blocks", "provenance")
+PARTS = (
+    "run_id",
+    "status",
+    "error",
+    "config",
+    "metrics",
+    "evaluation",
+    "cost",
+    "placement_blocks",
+    "provenance",
+)
 NUMBERS = ("metrics.", "cost.")
 LARGEST = sys.float_info.max  # JSON knows more digits, and Python infinity
 
@@ -60,6 +70,11 @@ def settings_of(run: Run) -> dict[str, Any]:
         for path in run
         if path.startswith("config.") and path != "config.seed"
     }
+
+
+def paths_of(runs: Iterable[Run]) -> list[str]:
+    """All that any of the runs has, in the order of the alphabet."""
+    return sorted(set().union(*runs))
 
 
 def key_of(settings: Settings) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -40,23 +40,26 @@ def _print_lines(lines: Sequence[str], style: str, console: Console) -> None:
 
 def _grids(table: Table, columns: Sequence[int], console: Console) -> list[Grid]:
     """One grid, or halves of it down to where no number and no word of a name is broken."""
-    grid = _grid(table, columns)
-    least = Measurement.get(console, console.options.update(max_width=10_000), grid).minimum
-    if least <= console.width or len(columns) == 1:
-        return [grid]
+    names = [table.columns[0].short, *(printable(line.cells[0].text) for line in table.lines)]
+    widest = max(cell_len(line) for name in names for line in name.split("\n"))
+    longest_word = max((cell_len(word) for name in names for word in name.split()), default=0)
+    blocks = [_block(table, column) for column in columns]
+    numbers = sum(cell_len(first) + 1 for first, *_ in blocks)
+    if numbers + min(longest_word, LABEL_WIDTH) <= console.width or len(columns) == 1:
+        return [_grid(table, blocks, max(1, min(widest, LABEL_WIDTH, console.width - numbers)))]
     half = len(columns) // 2
     return [*_grids(table, columns[:half], console), *_grids(table, columns[half:], console)]
 
 
-def _grid(table: Table, columns: Sequence[int]) -> Grid:
+def _grid(table: Table, blocks: Sequence[Sequence[str]], width: int) -> Grid:
+    """The grid of these columns, each given as two lines of header and a text a line."""
+    # The widths are given, as rich would measure each text of each column for them.
     grid = Grid(box=SIMPLE_HEAD, padding=0, show_edge=False)
-    grid.add_column(table.columns[0].short, overflow="fold", max_width=LABEL_WIDTH)
+    grid.add_column(table.columns[0].short, overflow="fold", width=width)
+    for first, second, *_ in blocks:
+        grid.add_column(f"{first}\n{second}", no_wrap=True, width=cell_len(first))
     names = [printable(line.cells[0].text) for line in table.lines]
-    texts = []
-    for column in columns:
-        first, second, *lines = _block(table, column)
-        grid.add_column(f"{first}\n{second}", no_wrap=True, min_width=len(first))
-        texts.append(lines)
+    texts = [lines for _, _, *lines in blocks]
     for number, (line, *cells) in enumerate(zip(table.lines, names, *texts, strict=True), 1):
         # Text, not str: rich would read [red] in a name as a colour.
         style = "yellow" if line.marked else ""
