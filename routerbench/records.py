@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,7 +123,7 @@ def read_records(folder: Path | str) -> "pandas.DataFrame":
     return frame
 
 
-def is_whole(record: Any) -> bool:
+def is_whole(record: Any) -> TypeGuard[dict[str, Any]]:
     """Whether the record says at least what was run and what became of it."""
     try:
         names, seed = [record["run_id"], record["config"]["router"]["name"]], record["config"]["seed"]

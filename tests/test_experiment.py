@@ -77,7 +77,9 @@ def run(config: DictConfig) -> tuple[str, str]:
     """What became of the run, and what was shown."""
     shown = io.StringIO()
     console = Console(file=shown, width=200)
-    status = experiment.run(config, command="a command", console=console, title="[1/1] run", warned=Warned())
+    status = experiment.run(
+        config, command="a command", repeat="the same", console=console, title="[1/1] run", warned=Warned()
+    )
     return status, shown.getvalue()
 
 

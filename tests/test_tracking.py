@@ -57,9 +57,9 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
 
 def mirrored(folder: Path, mode: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with mirror(folder, "digits-soft-s3-id", "digits-soft-group", SETTINGS, mode) as log:
+    with mirror(folder, "digits-soft-s3-id", "digits-soft-group", SETTINGS, mode) as mirrored:
         for row in ROWS:
-            log(row)
+            mirrored.log(row)
 
 
 def stored(folder: Path) -> list[Any]:

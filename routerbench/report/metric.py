@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from routerbench.report.options import TOP1
 from routerbench.report.runs import Run, paths_of
-
-TOP1 = "test/top1"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ PARTS = (
     "placement_blocks",
     "provenance",
 )
+MOST_NAMED = 20  # in one line
 NUMBERS = ("metrics.", "cost.")
 LARGEST = sys.float_info.max  # JSON knows more digits, and Python infinity
 
@@ -99,6 +100,12 @@ def finished_last(runs: Iterable[Run]) -> list[Run]:
 def text_of(value: Any) -> str:
     """A setting as it is typed on the command line."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of the names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def plain(value: Any) -> Any:
