@@ -22,6 +22,7 @@ from routerbench.schema import register_schema
 # Where a key that no file has is passed on to what it configures.
 FREE = ("model.arguments.", "optim.arguments.", "optim.schedule_arguments.", "hydra.")
 PART_OF_A_SPLIT = re.compile(r"^([\w.+]+=)([\w./-]+\[[\d.%]*:[\d.%]*\])$")
+QUOTED_PART = re.compile(r"^([\w.+]+=)'([\w./-]+\[[\d.%]*:[\d.%]*\])'$")
 
 
 def cells(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> list[DictConfig]:
@@ -76,7 +77,8 @@ def repeating(overrides: Sequence[str], config_dir: str | None) -> str:
     sweeps = [word for word in overrides if word.startswith("+sweep=")]
     of_user = [word for word in sweeps if not (conf_dir() / "sweep" / f"{word[7:]}.yaml").exists()]
     words = ["--config-dir", config_dir] if config_dir is not None else []
-    words += [word for word in overrides if word not in sweeps or word in of_user]
+    # Without the quotes that `quoted` gave them, for which the shell would want further ones.
+    words += [QUOTED_PART.sub(r"\1\2", word) for word in overrides if word not in sweeps or word in of_user]
     return shlex.join(["routerbench", "train", *words, *["hydra.mode=RUN"] * bool(of_user)])
 
 

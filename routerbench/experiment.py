@@ -108,7 +108,8 @@ def _run_and_record(
             outcome, accumulation_steps = _with_fewer_images_at_once(config, attempt)
         finished = datetime.now(timezone.utc).isoformat()
         origin |= {"accumulation_steps": accumulation_steps, "started": started, "finished": finished}
-        record = {"run_id": name, **outcome, "config": settings, "provenance": origin | outcome.pop("ran")}
+        origin |= outcome.pop("ran")
+        record = {"run_id": name, **outcome, "config": settings, "provenance": origin}
         if rank() == 0:
             records.write_record(folder, record)
             mirrored.keep(record)
