@@ -101,6 +101,20 @@ def never(*args: Any, **kwargs: Any) -> Any:
     pytest.fail("called")
 
 
+PARTS = {
+    "schema",
+    "run_id",
+    "status",
+    "error",
+    "metrics",
+    "evaluation",
+    "cost",
+    "placement_blocks",
+    "config",
+    "provenance",
+}
+
+
 def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     config = composed("router=token_choice", "epochs=2")
     status, shown = run(config)
@@ -127,7 +141,7 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     assert all(value > 0 for value in record["cost"].values())
     versions = {"python", "routerbench", "torch", "timm", "hydra-core", "numpy"}
     assert set(record["provenance"]["versions"]) == versions
-    origin = {"commit", "versions", "device", "command", "started", "finished"}
+    origin = {"commit", "versions", "device", "command", "repeat", "started", "finished"}
     ran = {
         "attention",
         "backend",
@@ -139,7 +153,8 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     }
     assert {*record["provenance"]} == origin | ran
     assert (record["provenance"]["attention"], record["provenance"]["backend"]) == ("fused", "loop")
-    assert record["provenance"]["command"] == "a command"
+    assert (record["provenance"]["command"], record["provenance"]["repeat"]) == ("a command", "the same")
+    assert set(record) == PARTS
     assert record["provenance"]["started"] < record["provenance"]["finished"]
 
     correct = np.load(folder / "correct.npy")
