@@ -1,9 +1,5 @@
 """Runs -> boards in the terminal and in files."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
 from rich.console import Console
 
 from routerbench.paste import pasted_file
@@ -12,47 +8,35 @@ from routerbench.report import markdown, sheet
 from routerbench.report.board_tables import LEGEND, section_of
 from routerbench.report.boards import build_boards
 from routerbench.report.cells import checked_by
-from routerbench.report.metric import TOP1, metric_of
-from routerbench.report.runs import read_runs
+from routerbench.report.metric import metric_of
+from routerbench.report.options import Options
+from routerbench.report.sources import read
 from routerbench.report.terminal import print_sections
 
 
-@dataclass(frozen=True)
-class Question:
-    """What a report is asked: what its rows differ in, the accuracy to compare, and `delta` in points."""
+def write_report(options: Options, console: Console) -> None:
+    """Print the boards of the chosen runs, write them in all formats, paste them into a file.
 
-    by: Sequence[str] = ("router",)
-    metric: str = TOP1
-    delta: float = 0.3
-
-
-def write_report(results: Path, question: Question, paste: Path | None, console: Console) -> None:
-    """Print the boards of a results folder, write them into it in all formats, paste them into a file.
-
-    ValueError without a finished run below the folder, for a question that its runs cannot answer, or
-    without the two marker lines in the file.
+    ValueError without a finished run, for a question that the runs cannot answer, or without the two marker
+    lines in the file.
     """
-    found = read_runs(results)
-    if not found.runs:
-        raise ValueError(_nothing_found(results, found.damaged))
-    by, metric = checked_by(question.by, found.runs), metric_of(question.metric, found.runs)
-    boards = build_boards(found.runs, by, metric, question.delta / 100)
+    found = read(options)
+    by, metric = checked_by(options.by, found.runs), metric_of(options.metric, found.runs)
+    boards = build_boards(found.runs, by, metric, options.delta / 100)
     sections = [section_of(board) for board in boards]
-    remarks = [*LEGEND, *(f"Left out, as it cannot be read: {path}" for path in found.damaged)]
+    remarks = [
+        *LEGEND,
+        *found.remarks,
+        *(f"Left out, as it cannot be read: {path}" for path in found.damaged),
+    ]
     files = {
-        results / "leaderboard.csv": sheet.csv(boards),
-        results / "LEADERBOARD.md": "# Leaderboard\n\n" + markdown.markdown(sections, remarks, "##"),
+        options.out / "leaderboard.csv": sheet.csv(boards),
+        options.out / "LEADERBOARD.md": "# Leaderboard\n\n" + markdown.markdown(sections, remarks, "##"),
     }
-    if paste is not None:
-        files[paste.resolve()] = pasted_file(paste, markdown.markdown(sections, remarks, "###"), "board")
+    if options.paste is not None:
+        pasted = markdown.markdown(sections, remarks, "###")
+        files[options.paste.resolve()] = pasted_file(options.paste, pasted, "board")
     print_sections(sections, remarks, console)
+    options.out.mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         write_text(path, text)
-
-
-def _nothing_found(results: Path, damaged: Sequence[str]) -> str:
-    unread = f"; cannot be read: {', '.join(damaged)}" if damaged else ""
-    return (
-        f"results={str(results)!r} holds no finished run: "
-        f"give the folder that holds runs/<run_id>/record.json{unread}"
-    )
