@@ -1,0 +1,84 @@
+"""Rows of a board -> the pages of their configurations and runs."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from routerbench.report.boards import Board
+from routerbench.report.page.parts import Fact, RowPage, RunPage
+from routerbench.report.rows import Row
+from routerbench.report.runs import Run, Settings, text_of
+from routerbench.report.table import NOTHING
+
+TEXT_CHARACTERS = 2_000  # of one value
+ERROR_CHARACTERS = 6_000  # the end of a traceback says what happened
+BY_LAYER = re.compile(r"metrics\.routing/.+/")
+COMMANDS = ("provenance.repeat", "provenance.command")  # what repeats this run, or what ran it among others
+ELSEWHERE = ("run_id", "status", "error", "schema", "folder", *COMMANDS)
+GROUPS = ("config.", "metrics.", "cost.", "provenance.")
+
+
+def row_page(row: Row, board: Board, anchor: str, line_anchor: str, runs: Sequence[RunPage]) -> RowPage:
+    """The page of a row: what its board's rows do not have in common first."""
+    common = {name: value for name, value in row.settings.items() if _is_common(name, value, board)}
+    own = {name: value for name, value in row.settings.items() if name not in common}
+    return RowPage(anchor, line_anchor, row.label, settings_facts(own), settings_facts(common), runs)
+
+
+def run_page(run: Run, board: Board, anchor: str) -> RunPage:
+    """The page of a run."""
+    metrics = [path for path in run if path.startswith("metrics.")]
+    rest = [path for path in run if not path.startswith(GROUPS) and path not in ELSEWHERE]
+    return RunPage(
+        anchor=anchor,
+        run_id=str(run["run_id"]),
+        seed=text_of(run["config.seed"]),
+        status=str(run["status"]),
+        score=_score(run, board),
+        error=_error(run.get("error")),
+        command=next((text_of(run[path]) for path in COMMANDS if path in run), NOTHING),
+        metrics=_facts(run, [path for path in metrics if not BY_LAYER.match(path)], "metrics."),
+        by_layer=_facts(run, [path for path in metrics if BY_LAYER.match(path)], "metrics.routing/"),
+        cost=_facts(run, [path for path in run if path.startswith("cost.")], "cost."),
+        provenance=_facts(
+            run,
+            [path for path in run if path.startswith("provenance.") and path not in COMMANDS],
+            "provenance.",
+        ),
+        rest=_facts(run, rest, ""),
+    )
+
+
+def settings_facts(settings: Settings) -> list[Fact]:
+    """Settings as they are typed on the command line."""
+    return [Fact(name, _cut(text_of(value))) for name, value in sorted(settings.items())]
+
+
+def _is_common(name: str, value: Any, board: Board) -> bool:
+    return name in board.settings and board.settings[name] == value
+
+
+def _score(run: Run, board: Board) -> str:
+    value = run.get(board.metric.path)
+    return NOTHING if value is None else f"{100 * float(value):.2f}"
+
+
+def _error(error: Any) -> list[str]:
+    text = "" if error is None else text_of(error)
+    lines = text[-ERROR_CHARACTERS:].splitlines()
+    return ["… (its end)", *lines] if len(text) > ERROR_CHARACTERS else lines
+
+
+def _facts(run: Run, paths: Iterable[str], prefix: str) -> list[Fact]:
+    return [Fact(path.removeprefix(prefix), _cut(_text(run[path]))) for path in paths]
+
+
+def _text(value: Any) -> str:
+    """A number to six digits, anything else as it is typed."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else text_of(value)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_CHARACTERS else f"{text[:TEXT_CHARACTERS]}… ({len(text):,} characters)"
