@@ -46,8 +46,8 @@ def expert_maps(board: Board) -> Picture | None:
 
 def _words(left_out: int) -> str:
     words = (
-        "What a token of a class (rows) has of each expert (columns) in the last MoE layer, in the first seed "
-        "that stored it: the middle tone is an even share, the darkest twice that or more."
+        "What a token of a class (rows) has of each expert (columns) in the last MoE layer, in the first "
+        "seed that stored it: the middle tone is an even share, the darkest twice that or more."
     )
     return words + (f" The last {left_out} rows are not drawn." if left_out else "")
 

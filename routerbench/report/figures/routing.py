@@ -70,7 +70,8 @@ def _values(rows: Sequence[Row], layers: Sequence[str], name: str) -> Values:
 
 
 def _mean(row: Row, path: str) -> float:
-    values = [float(run[path]) for run in row.runs if run["status"] == "done" and path in run]
+    told = [float(run[path]) for run in row.runs if run["status"] == "done" and path in run]
+    values = [value for value in told if math.isfinite(value)]
     return math.fsum(values) / len(values) if values else math.nan
 
 

@@ -1,6 +1,7 @@
 """Pictures -> SVG that stands in the page, always the same for the same picture."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -47,7 +48,9 @@ def svg(picture: Picture, name: str) -> str:
 
 def _rendered(picture: Picture) -> Element:
     buffer = BytesIO()
-    with rc_context(RENDERING):
+    with rc_context(RENDERING), warnings.catch_warnings():
+        # The page's fonts draw the letters; matplotlib's own is only measured for the layout.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         picture.figure.savefig(buffer, format="svg", metadata=NO_METADATA)
     return ElementTree.fromstring(buffer.getvalue())
 

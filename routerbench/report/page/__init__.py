@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from routerbench.records import STATUSES
 from routerbench.report.figures.svg import svg
-from routerbench.report.page.board_parts import board_parts
+from routerbench.report.page.of_boards import board_parts
 from routerbench.report.page.parts import Part
 from routerbench.report.runs import Run
 from routerbench.report.table import Section, printable
@@ -33,6 +33,7 @@ def page(parts: Sequence[Part], runs: Sequence[Run], remarks: Sequence[str]) -> 
         .get_template("page.html.j2")
         .render(
             parts=shown,
+            contents=_contents([part.section for part in shown]),
             pictures=_drawn(shown),
             num_runs=f"{len(runs):,}",
             outcomes=_outcomes(runs),
@@ -88,6 +89,16 @@ def _drawn(parts: Sequence[Part]) -> list[list[Markup]]:
     return [
         [Markup(svg(picture, f"picture-{part}-{number}")) for number, picture in enumerate(one.pictures, 1)]
         for part, one in enumerate(parts, 1)
+    ]
+
+
+def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:
+    """The titles, with the caption of the first table where titles are the same."""
+    titles = Counter(section.title for section in sections)
+    captions = [section.tables[0].caption if section.tables else "" for section in sections]
+    return [
+        (section.title, caption if titles[section.title] > 1 else "")
+        for section, caption in zip(sections, captions, strict=True)
     ]
 
 

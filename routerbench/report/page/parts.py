@@ -16,8 +16,16 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class ByLayer:
+    """Metrics of the single MoE layers: for each its name and its text in every layer."""
+
+    layers: Sequence[str]
+    metrics: Sequence[tuple[str, Sequence[str]]]
+
+
+@dataclass(frozen=True)
 class RunPage:
-    """All that a record says of one run; `error` in lines, `by_layer`: the metrics of single layers."""
+    """All that a record says of one run; `error` in lines."""
 
     anchor: str
     run_id: str
@@ -27,10 +35,16 @@ class RunPage:
     error: Sequence[str]
     command: str
     metrics: Sequence[Fact]
-    by_layer: Sequence[Fact]
+    by_layer: ByLayer
     cost: Sequence[Fact]
     provenance: Sequence[Fact]
     rest: Sequence[Fact]
+
+    @property
+    def characters(self) -> int:
+        """About how long its text is."""
+        facts = [*self.metrics, *self.cost, *self.provenance, *self.rest]
+        return sum(map(len, [*self.error, self.command, *map(str, facts), str(self.by_layer)]))
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Part:
-    """A section with all that only the page shows; `links` of its first table by the text of the first cell."""
+    """A section with all that only the page shows; `links`: by the text of the first cell of a line."""
 
     section: Section
     pictures: Sequence[Picture] = ()

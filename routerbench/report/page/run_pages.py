@@ -5,16 +5,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from routerbench.report.boards import Board
-from routerbench.report.page.parts import Fact, RowPage, RunPage
+from routerbench.report.figures.routing import in_natural_order
+from routerbench.report.page.parts import ByLayer, Fact, RowPage, RunPage
 from routerbench.report.rows import Row
 from routerbench.report.runs import Run, Settings, text_of
 from routerbench.report.table import NOTHING
 
 TEXT_CHARACTERS = 2_000  # of one value
 ERROR_CHARACTERS = 6_000  # the end of a traceback says what happened
-BY_LAYER = re.compile(r"metrics\.routing/.+/")
+BY_LAYER = re.compile(r"metrics\.routing/(.+)/([^/]+)")
 COMMANDS = ("provenance.repeat", "provenance.command")  # what repeats this run, or what ran it among others
 ELSEWHERE = ("run_id", "status", "error", "schema", "folder", *COMMANDS)
+VERSIONS = "provenance.versions."
 GROUPS = ("config.", "metrics.", "cost.", "provenance.")
 
 
@@ -27,7 +29,8 @@ def row_page(row: Row, board: Board, anchor: str, line_anchor: str, runs: Sequen
 
 def run_page(run: Run, board: Board, anchor: str) -> RunPage:
     """The page of a run."""
-    metrics = [path for path in run if path.startswith("metrics.")]
+    metrics = [path for path in run if path.startswith("metrics.") and not BY_LAYER.fullmatch(path)]
+    origins = [path for path in run if path.startswith("provenance.") and path not in COMMANDS]
     rest = [path for path in run if not path.startswith(GROUPS) and path not in ELSEWHERE]
     return RunPage(
         anchor=anchor,
@@ -37,14 +40,13 @@ def run_page(run: Run, board: Board, anchor: str) -> RunPage:
         score=_score(run, board),
         error=_error(run.get("error")),
         command=next((text_of(run[path]) for path in COMMANDS if path in run), NOTHING),
-        metrics=_facts(run, [path for path in metrics if not BY_LAYER.match(path)], "metrics."),
-        by_layer=_facts(run, [path for path in metrics if BY_LAYER.match(path)], "metrics.routing/"),
+        metrics=_facts(run, metrics, "metrics."),
+        by_layer=_by_layer(run),
         cost=_facts(run, [path for path in run if path.startswith("cost.")], "cost."),
-        provenance=_facts(
-            run,
-            [path for path in run if path.startswith("provenance.") and path not in COMMANDS],
-            "provenance.",
-        ),
+        provenance=[
+            *_facts(run, [path for path in origins if not path.startswith(VERSIONS)], "provenance."),
+            *_versions(run),
+        ],
         rest=_facts(run, rest, ""),
     )
 
@@ -61,6 +63,25 @@ def _is_common(name: str, value: Any, board: Board) -> bool:
 def _score(run: Run, board: Board) -> str:
     value = run.get(board.metric.path)
     return NOTHING if value is None else f"{100 * float(value):.2f}"
+
+
+def _versions(run: Run) -> list[Fact]:
+    versions = [
+        f"{path.removeprefix(VERSIONS)} {text_of(run[path])}" for path in run if path.startswith(VERSIONS)
+    ]
+    return [Fact("versions", ", ".join(versions))] if versions else []
+
+
+def _by_layer(run: Run) -> ByLayer:
+    found = [match for path in run if (match := BY_LAYER.fullmatch(path))]
+    layers = sorted({match[1] for match in found}, key=in_natural_order)
+    names = dict.fromkeys(match[2] for match in found)
+    lines = [[run.get(f"metrics.routing/{layer}/{name}") for layer in layers] for name in names]
+    return ByLayer(layers, [(name, [*map(_in_short, line)]) for name, line in zip(names, lines, strict=True)])
+
+
+def _in_short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float | int) else NOTHING
 
 
 def _error(error: Any) -> list[str]:

@@ -27,7 +27,7 @@
     header.setAttribute("aria-sort", order);
   };
 
-  for (const header of document.querySelectorAll("section thead th")) {
+  for (const header of document.querySelectorAll(".board thead th")) {
     const button = document.createElement("button");
     button.type = "button";
     button.append(...header.childNodes);
@@ -38,7 +38,7 @@
   // Filtering: a line stays when it holds all the words.
   const filter = document.getElementById("filter");
   const count = document.getElementById("count");
-  const lines = [...document.querySelectorAll("section tbody tr")];
+  const lines = [...document.querySelectorAll(".board tbody tr")];
   const pages = [...document.querySelectorAll(".row-page")];
   const texts = new Map();
   const textOf = (element) => {
@@ -56,7 +56,7 @@
       element.hidden = !words.every((word) => text.includes(word));
     }
     for (const section of document.querySelectorAll("main > section")) {
-      section.hidden = words.length > 0 && !section.querySelector("tbody tr:not([hidden]), .row-page:not([hidden])");
+      section.hidden = words.length > 0 && !section.querySelector(".board tbody tr:not([hidden]), .row-page:not([hidden])");
       const item = contents.get(section.id);
       if (item) item.hidden = section.hidden;
     }

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from routerbench.report.boards import Board, marks
 from routerbench.report.figures.of_board import pictures_of
-from routerbench.report.page.parts import Link, Part, RowPage
+from routerbench.report.page.parts import Link, Part, RowPage, RunPage
 from routerbench.report.page.run_pages import row_page, run_page
 from routerbench.report.rows import Row
 from routerbench.report.runs import Run
 from routerbench.report.table import Section
 
 BOARDS_WITH_PICTURES = 12
-RUNS_WITH_PAGES = 400
+CHARACTERS = 1_200_000  # of the pages of all runs, which is that of some 400
 NARROWER = "ask for fewer boards with --where"
 
 
@@ -22,8 +22,9 @@ class _Listed:
     """What has a place on the page already: rows and runs by their runs' names, and all anchors."""
 
     rows: dict[tuple[str, ...], str] = field(default_factory=dict)
-    runs: dict[str, str] = field(default_factory=dict)
+    runs: set[str] = field(default_factory=set)
     anchors: set[str] = field(default_factory=set)
+    characters: int = 0
 
     def anchor(self, run: Run) -> str:
         """A new place for a run, whose fragment can be typed."""
@@ -33,8 +34,16 @@ class _Listed:
             number += 1
             anchor = f"{plain}-{number}"
         self.anchors.add(anchor)
-        self.runs[_name(run)] = anchor
         return anchor
+
+    def add(self, run: Run, board: Board) -> RunPage | None:
+        """The page of a run that has none yet, while there is room."""
+        if _name(run) in self.runs or self.characters >= CHARACTERS:
+            return None
+        page = run_page(run, board, self.anchor(run))
+        self.runs.add(_name(run))
+        self.characters += page.characters
+        return page
 
 
 def board_parts(boards: Sequence[Board], sections: Sequence[Section], delta: float) -> list[Part]:
@@ -59,12 +68,8 @@ def _part(number: int, board: Board, section: Section, delta: float, listed: _Li
     drawn = number <= BOARDS_WITH_PICTURES
     pictures = pictures_of(board, delta) if drawn else []
     without_page = sum(_name(run) not in listed.runs for row in board.rows for run in row.runs)
-    left_out = [
-        f"Its pictures are left out, as those of all after the first {BOARDS_WITH_PICTURES} boards: {NARROWER}."
-    ]
-    runs = [
-        f"Pages of {without_page} of its runs are left out, as the page holds {RUNS_WITH_PAGES}: {NARROWER}."
-    ]
+    left_out = [f"Only the first {BOARDS_WITH_PICTURES} boards have pictures: {NARROWER}."]
+    runs = [f"{without_page} of its runs have no page here, as there is no room: {NARROWER}."]
     return Part(section, pictures, pages, links, [*left_out * (not drawn), *runs * (without_page > 0)])
 
 
@@ -72,12 +77,10 @@ def _row_pages(number: int, board: Board, listed: _Listed) -> list[RowPage]:
     """Pages of the rows that no board before had, as far as there is room."""
     pages = []
     for place, row in enumerate(board.rows):
-        room = RUNS_WITH_PAGES - len(listed.runs)
-        new = [run for run in row.runs if _name(run) not in listed.runs][:room]
-        if new:
+        runs = [page for run in row.runs if (page := listed.add(run, board)) is not None]
+        if runs:
             anchor = f"row-{number}-{place + 1}"
             listed.rows[_names(row)] = anchor
-            runs = [run_page(run, board, listed.anchor(run)) for run in new]
             pages.append(row_page(row, board, anchor, _line_anchor(number, place), runs))
     return pages
 
