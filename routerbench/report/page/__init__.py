@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from routerbench.report.figures.svg import svg
 from routerbench.report.page.of_boards import board_parts
 from routerbench.report.page.parts import Part
 from routerbench.report.runs import Run
-from routerbench.report.table import Section, printable
+from routerbench.report.table import Cell, Section, printable
 
 __all__ = ["Part", "board_parts", "page"]
 
@@ -56,6 +57,7 @@ def _environment() -> Environment:
         finalize=_literal,
     )
     environment.filters["breakable"] = _breakable
+    environment.globals["sorted_by"] = _sorted_by
     return environment
 
 
@@ -66,6 +68,14 @@ def _literal(value: Any) -> Any:
 def _breakable(text: str) -> Markup:
     """A name that may be broken after each of its words."""
     return Markup("_<wbr>").join(printable(text).split("_"))
+
+
+def _sorted_by(cell: Cell) -> Markup:
+    """The number that a cell is sorted by as an attribute, where there is one and its text is another."""
+    if cell.value is None or math.isnan(cell.value):
+        return Markup()
+    number = f"{cell.value:.7g}"
+    return Markup() if number == cell.text else Markup(' data-v="{}"').format(number)
 
 
 def _own(name: str) -> Markup:

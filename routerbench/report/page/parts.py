@@ -16,8 +16,8 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class ByLayer:
-    """Metrics of the single MoE layers: for each its name and its text in every layer."""
+class Routing:
+    """What was measured of the routing: for each metric its name and its text for every column of layers."""
 
     layers: Sequence[str]
     metrics: Sequence[tuple[str, Sequence[str]]]
@@ -35,16 +35,16 @@ class RunPage:
     error: Sequence[str]
     command: str
     metrics: Sequence[Fact]
-    by_layer: ByLayer
+    routing: Routing
     cost: Sequence[Fact]
     provenance: Sequence[Fact]
     rest: Sequence[Fact]
 
     @property
     def characters(self) -> int:
-        """About how long its text is."""
+        """About how long it is in HTML."""
         facts = [*self.metrics, *self.cost, *self.provenance, *self.rest]
-        return sum(map(len, [*self.error, self.command, *map(str, facts), str(self.by_layer)]))
+        return sum(map(len, [*self.error, self.command, *map(str, facts), str(self.routing)])) + 500
 
 
 @dataclass(frozen=True)

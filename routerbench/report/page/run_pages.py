@@ -6,14 +6,14 @@ from typing import Any
 
 from routerbench.report.boards import Board
 from routerbench.report.figures.routing import in_natural_order
-from routerbench.report.page.parts import ByLayer, Fact, RowPage, RunPage
+from routerbench.report.page.parts import Fact, Routing, RowPage, RunPage
 from routerbench.report.rows import Row
 from routerbench.report.runs import Run, Settings, text_of
 from routerbench.report.table import NOTHING
 
 TEXT_CHARACTERS = 2_000  # of one value
 ERROR_CHARACTERS = 6_000  # the end of a traceback says what happened
-BY_LAYER = re.compile(r"metrics\.routing/(.+)/([^/]+)")
+ROUTING = re.compile(r"metrics\.routing/(?:(.+)/)?([^/]+)")
 COMMANDS = ("provenance.repeat", "provenance.command")  # what repeats this run, or what ran it among others
 ELSEWHERE = ("run_id", "status", "error", "schema", "folder", *COMMANDS)
 VERSIONS = "provenance.versions."
@@ -29,7 +29,7 @@ def row_page(row: Row, board: Board, anchor: str, line_anchor: str, runs: Sequen
 
 def run_page(run: Run, board: Board, anchor: str) -> RunPage:
     """The page of a run."""
-    metrics = [path for path in run if path.startswith("metrics.") and not BY_LAYER.fullmatch(path)]
+    metrics = [path for path in run if path.startswith("metrics.") and not ROUTING.fullmatch(path)]
     origins = [path for path in run if path.startswith("provenance.") and path not in COMMANDS]
     rest = [path for path in run if not path.startswith(GROUPS) and path not in ELSEWHERE]
     return RunPage(
@@ -41,7 +41,7 @@ def run_page(run: Run, board: Board, anchor: str) -> RunPage:
         error=_error(run.get("error")),
         command=next((text_of(run[path]) for path in COMMANDS if path in run), NOTHING),
         metrics=_facts(run, metrics, "metrics."),
-        by_layer=_by_layer(run),
+        routing=_routing(run),
         cost=_facts(run, [path for path in run if path.startswith("cost.")], "cost."),
         provenance=[
             *_facts(run, [path for path in origins if not path.startswith(VERSIONS)], "provenance."),
@@ -72,12 +72,13 @@ def _versions(run: Run) -> list[Fact]:
     return [Fact("versions", ", ".join(versions))] if versions else []
 
 
-def _by_layer(run: Run) -> ByLayer:
-    found = [match for path in run if (match := BY_LAYER.fullmatch(path))]
-    layers = sorted({match[1] for match in found}, key=in_natural_order)
+def _routing(run: Run) -> Routing:
+    found = [match for path in run if (match := ROUTING.fullmatch(path))]
+    layers = sorted({match[1] for match in found if match[1]}, key=in_natural_order)
+    paths = [("all layers", "metrics.routing/"), *((layer, f"metrics.routing/{layer}/") for layer in layers)]
     names = dict.fromkeys(match[2] for match in found)
-    lines = [[run.get(f"metrics.routing/{layer}/{name}") for layer in layers] for name in names]
-    return ByLayer(layers, [(name, [*map(_in_short, line)]) for name, line in zip(names, lines, strict=True)])
+    lines = [(name, [_in_short(run.get(path + name)) for _, path in paths]) for name in names]
+    return Routing([layer for layer, _ in paths], lines)
 
 
 def _in_short(value: Any) -> str:

@@ -6,7 +6,8 @@
   // Sorting: within each part of a table, so that the references stay on top; what has no number comes last.
   const key = (row, column) => {
     const cell = row.cells[column];
-    return cell.dataset.v === undefined ? null : Number(cell.dataset.v);
+    const number = cell.dataset.v ?? cell.textContent.trim();
+    return number === "" || isNaN(number) ? null : Number(number);
   };
   const byNumber = (column, sign) => (a, b) => {
     const [x, y] = [key(a, column), key(b, column)];
@@ -18,7 +19,7 @@
 
   const sort = (table, header) => {
     const column = header.cellIndex;
-    const numeric = table.querySelector(`tbody td:nth-child(${column + 1})[data-v]`) !== null;
+    const numeric = [...table.tBodies].some((body) => [...body.rows].some((row) => key(row, column) !== null));
     const [first, second] = numeric ? ["descending", "ascending"] : ["ascending", "descending"];
     const order = header.getAttribute("aria-sort") === first ? second : first;
     const compare = (numeric ? byNumber : byText)(column, order === "ascending" ? 1 : -1);
