@@ -1,6 +1,8 @@
 """Which classes each expert serves: maps of a row's first seed, where they are stored."""
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +22,7 @@ MAX_COLUMNS = 4
 PANEL_LABEL = 24  # letters that fit a panel
 FILE = "routing.npz"
 MAP = "/share_by_class"
+UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 Map = NDArray[np.floating]  # classes and experts
 
@@ -65,9 +68,13 @@ def _last_map(row: Row) -> tuple[str, Map] | None:
 def _maps(folder: Path) -> Mapping[str, Map]:
     """By layer; without any where the file is missing or damaged."""
     try:
-        with np.load(folder / FILE, allow_pickle=False) as stored:
+        with (folder / FILE).open("rb") as file:
+            if zipfile.ZipFile(file).testzip() is not None:
+                return {}
+            file.seek(0)
+            stored = np.load(file, allow_pickle=False)
             maps = {name.removesuffix(MAP): stored[name] for name in stored.files if name.endswith(MAP)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except UNREADABLE:
         return {}
     return {name: shares for name, shares in maps.items() if _is_map(shares)}
 
