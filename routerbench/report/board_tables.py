@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from routerbench.report.boards import REFERENCES, Board, marks
+from routerbench.report.pair_tables import pairs_table
 from routerbench.report.rows import Cost, Row
 from routerbench.report.table import (
     NOTHING,
@@ -17,6 +18,7 @@ from routerbench.report.table import (
     significant,
 )
 
+SEEDS_SHOWN = 8
 LEGEND = (
     "± is half the width of the 95 % t-interval over seeds. Minus dense: the row minus its dense twin, "
     "in points, paired by seed.",
@@ -28,7 +30,7 @@ LEGEND = (
 
 def section_of(board: Board) -> Section:
     """All tables of a board."""
-    return Section(board.title, [_rows_table(board)])
+    return Section(board.title, [_rows_table(board), *([pairs_table(board)] if board.pairs.pairs else [])])
 
 
 def _rows_table(board: Board) -> Table:
@@ -41,13 +43,15 @@ def _rows_table(board: Board) -> Table:
 
 def _columns(board: Board, unit: str) -> Sequence[Column]:
     label = board.metric.label
+    compared = ", ".join(board.by)
     return (
-        Column("router", "\nrouter"),
+        Column(compared, f"\n{compared}"),
         Column(label, label.replace(" ", "\n") if label.count(" ") == 1 else f"\n{label}"),
         Column("rank", "\nrank"),
         Column("minus dense, points", "minus dense\npoints"),
         Column("balanced %", "bal-\nanced"),
         Column("n", "\nn"),
+        Column("each seed", "each\nseed"),
         Column("failed", "fail-\ned"),
         Column("diverged", "diver-\nged"),
         Column("dropped %", "drop-\nped %"),
@@ -76,10 +80,17 @@ def _quality(place: int, board: Board) -> Sequence[Cell]:
         Cell(NOTHING) if pair is None else estimate_cell(pair.difference, "+"),
         number_cell(100 * row.balanced, 2),
         Cell(str(row.done), row.done),
+        _each_seed(row),
         Cell(str(row.failed), row.failed),
         Cell(str(row.diverged), row.diverged),
         number_cell(100 * row.dropped_fraction, 1),
     )
+
+
+def _each_seed(row: Row) -> Cell:
+    """The score of every seed, of the first ones where they are many: the sheet has them all."""
+    scores = [f"{100 * score:.1f}" for _, score in sorted(row.scores.items())]
+    return Cell(" ".join([*scores[:SEEDS_SHOWN], *["…"] * (len(scores) > SEEDS_SHOWN)]) or NOTHING)
 
 
 def _rank(places: tuple[int, int], row: Row) -> Cell:

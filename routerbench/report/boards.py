@@ -20,11 +20,12 @@ UNFINISHED, MIXED, FEWER_PAIRS = "†", "‡", "§"
 
 @dataclass(frozen=True)
 class Board:
-    """The rows of one cell; `settings` are those that all its rows share."""
+    """The rows of one cell; `settings` are those that all its rows share, `by` those in which they differ."""
 
     title: str
     subtitle: str
     settings: Settings
+    by: Sequence[str]
     metric: Metric
     rows: Sequence[Row]
     pairs: Pairs
@@ -70,7 +71,9 @@ def _board(
     otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
     evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION
     subtitle = f"{metric.name}, {evaluation}, {_weights(runs)}"
-    board = Board(title_of(settings, by), subtitle, settings, metric, rows, pairs_of(rows, delta), ())
+    board = Board(
+        title_of(settings, by), subtitle, settings, by, metric, rows, pairs_of(rows, metric, delta), ()
+    )
     return replace(board, notes=_notes(board, runs, len(sparse) + len(dense) - len(runs)))
 
 

@@ -33,6 +33,11 @@ def evaluated_otherwise(router: Settings) -> list[str]:
     return [name for name in OF_EVALUATION if router.get(name) not in (None, False)]
 
 
+def as_in_its_file(row: Settings) -> bool:
+    """Whether the row's router has the settings that `conf/router` gives it."""
+    return not _not_of_its_file(_within("router", row))
+
+
 def _part(name: str, row: Settings, rows: Sequence[Settings]) -> str:
     if name in NAMED:
         return _named(name, row, rows)
@@ -46,9 +51,17 @@ def _part(name: str, row: Settings, rows: Sequence[Settings]) -> str:
 def _named(group: str, row: Settings, rows: Sequence[Settings]) -> str:
     own, others = _within(group, row), [_within(group, other) for other in rows]
     namesakes = [other for other in others if other.get("name") == own.get("name")]
-    unusual = _not_of_its_file(own) if group == "router" else []
-    names = sorted({*differing(namesakes), *unusual})
-    return " ".join([str(own.get("name")), *(f"{name}={text_of(own.get(name))}" for name in names)])
+    return " ".join(
+        [str(own.get("name")), *(f"{name}={text_of(own.get(name))}" for name in _told(own, namesakes))]
+    )
+
+
+def _told(own: Settings, namesakes: Sequence[Settings]) -> list[str]:
+    """What to say beside the name: what its file does not say, where that tells all namesakes apart."""
+    unusual = _not_of_its_file(own)
+    texts = {key_of({name: other[name] for name in _not_of_its_file(other)}) for other in namesakes}
+    distinct = {key_of(other) for other in namesakes}
+    return unusual if len(texts) == len(distinct) else sorted({*differing(namesakes), *unusual})
 
 
 def _within(group: str, settings: Settings) -> dict[str, Any]:
@@ -58,10 +71,10 @@ def _within(group: str, settings: Settings) -> dict[str, Any]:
 
 def _not_of_its_file(router: Settings) -> list[str]:
     """The settings with another value than in `conf/router`, where the files of other people are not."""
-    own = _settings_of_files().get(str(router["name"]))
+    own = _settings_of_files().get(str(router.get("name")))
     if own is None:
         return evaluated_otherwise(router)
-    return [name for name in router if name in own and router[name] != own[name]]
+    return sorted(name for name in router if name in own and router[name] != own[name])
 
 
 @cache

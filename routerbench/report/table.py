@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from routerbench.stats import Estimate
+from routerbench.stats import Estimate, Interval
 
 NOTHING = "-"
 PLUS_MINUS = " ± "
@@ -59,6 +59,14 @@ def estimate_cell(estimate: Estimate, sign: str = "") -> Cell:
     mean = fixed(100 * estimate.mean, 2, sign)
     half = 50 * (estimate.high - estimate.low)
     return Cell(mean if math.isnan(half) else f"{mean}{PLUS_MINUS}{half:.2f}", estimate.mean)
+
+
+def interval_cell(interval: Interval, factor: float, digits: int, sign: str = "") -> Cell:
+    """A number times a factor with the ends of its interval, which need not lie evenly around it."""
+    value, low, high = (
+        fixed(factor * one, digits, sign) for one in (interval.value, interval.low, interval.high)
+    )
+    return Cell(value if low == NOTHING else f"{value} ({low} to {high})", interval.value)
 
 
 def number_cell(value: float, digits: int) -> Cell:

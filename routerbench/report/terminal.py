@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -14,7 +13,7 @@ LABEL_WIDTH = 22  # holds sinkhorn_expert_choice; longer labels take more lines
 
 
 def print_sections(sections: Sequence[Section], remarks: Sequence[str], console: Console) -> None:
-    """Each table in one piece, or in several (first quality, then cost) on a narrow console."""
+    """Each table in one piece, or in several below one another on a narrow console."""
     for section in sections:
         _print_lines([section.title], "bold", console)
         for table in section.tables:
@@ -25,8 +24,10 @@ def print_sections(sections: Sequence[Section], remarks: Sequence[str], console:
 def _print_table(table: Table, console: Console) -> None:
     _print_lines([table.name] if table.name else [], "bold", console)
     _print_lines([table.caption] if table.caption else [], "dim", console)
-    for grid in _grids(table, list(range(1, len(table.columns))), console):
-        console.print(grid)
+    names = [printable(line.cells[0].text) for line in table.lines]
+    blocks = [_block(table, column) for column in range(1, len(table.columns))]
+    for part in _parts(blocks, console.width - min(LABEL_WIDTH, max(map(len, names), default=0))):
+        console.print(_grid(table, names, part))
         console.print()
     if table.notes:
         _print_lines(table.notes, "yellow", console)
@@ -38,25 +39,32 @@ def _print_lines(lines: Sequence[str], style: str, console: Console) -> None:
         console.print(Text(printable(line), style))
 
 
-def _grids(table: Table, columns: Sequence[int], console: Console) -> list[Grid]:
-    """One grid, or halves of it down to where no number and no word of a name is broken."""
-    grid = _grid(table, columns)
-    least = Measurement.get(console, console.options.update(max_width=10_000), grid).minimum
-    if least <= console.width or len(columns) == 1:
-        return [grid]
-    half = len(columns) // 2
-    return [*_grids(table, columns[:half], console), *_grids(table, columns[half:], console)]
+def _parts(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[str]]]:
+    """The columns in as few tables as this width takes, and none of these much wider than the others."""
+    fewest = len(_filled(blocks, width))
+    return next(parts for below in range(width + 1) if len(parts := _filled(blocks, below)) == fewest)
 
 
-def _grid(table: Table, columns: Sequence[int]) -> Grid:
+def _filled(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[str]]]:
+    """As many columns to a table as have room, at least one."""
+    parts: list[list[Sequence[str]]] = []
+    left = 0
+    for block in blocks:
+        needed = len(block[0]) + 1  # and the space between two columns
+        if not parts or needed > left:
+            parts.append([])
+            left = width
+        parts[-1].append(block)
+        left -= needed
+    return parts
+
+
+def _grid(table: Table, names: Sequence[str], blocks: Sequence[Sequence[str]]) -> Grid:
     grid = Grid(box=SIMPLE_HEAD, padding=0, show_edge=False)
     grid.add_column(table.columns[0].short, overflow="fold", max_width=LABEL_WIDTH)
-    names = [printable(line.cells[0].text) for line in table.lines]
-    texts = []
-    for column in columns:
-        first, second, *lines = _block(table, column)
+    for first, second, *_ in blocks:
         grid.add_column(f"{first}\n{second}", no_wrap=True, min_width=len(first))
-        texts.append(lines)
+    texts = [block[2:] for block in blocks]
     for number, (line, *cells) in enumerate(zip(table.lines, names, *texts, strict=True), 1):
         # Text, not str: rich would read [red] in a name as a colour.
         style = "yellow" if line.marked else ""

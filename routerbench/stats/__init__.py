@@ -1,5 +1,60 @@
 """Intervals and tests, on numpy and scipy alone; the unit of replication is the training seed."""
 
+from routerbench.stats.bootstrap import (
+    Interval,
+    drawn_seeds,
+    interquartile_mean,
+    percentile_interval,
+    probability_of_improvement,
+)
+from routerbench.stats.contrasts import Effect, effect_over_cells, holm_levels
+from routerbench.stats.crossed import crossed_interval
+from routerbench.stats.curves import scores_at
+from routerbench.stats.frontier import frontier_shares, on_frontier
 from routerbench.stats.intervals import Estimate, paired_difference, t_interval
+from routerbench.stats.many_cells import (
+    average_ranks,
+    critical_difference,
+    friedman_p,
+    groups_within,
+    place_interval,
+    places,
+    rank_correlation,
+)
+from routerbench.stats.null import noise_of, relabelled, share_interval
+from routerbench.stats.paired import deviations, equivalence_p, holm, paired_p, smallest_detectable
+from routerbench.stats.rank_sets import open_places
 
-__all__ = ["Estimate", "paired_difference", "t_interval"]
+__all__ = [
+    "Effect",
+    "Estimate",
+    "Interval",
+    "average_ranks",
+    "critical_difference",
+    "crossed_interval",
+    "deviations",
+    "drawn_seeds",
+    "effect_over_cells",
+    "equivalence_p",
+    "friedman_p",
+    "frontier_shares",
+    "groups_within",
+    "holm",
+    "holm_levels",
+    "interquartile_mean",
+    "noise_of",
+    "on_frontier",
+    "open_places",
+    "paired_difference",
+    "paired_p",
+    "percentile_interval",
+    "place_interval",
+    "places",
+    "probability_of_improvement",
+    "rank_correlation",
+    "relabelled",
+    "scores_at",
+    "share_interval",
+    "smallest_detectable",
+    "t_interval",
+]

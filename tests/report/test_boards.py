@@ -148,7 +148,7 @@ def test_order_of_rows(results: Path, write_run: WriteRun, boards_of: Boards) ->
     assert labels(board) == ["dense", "hash", "random", "expert_choice", "soft", "another"]
 
 
-def test_label_shows_the_settings_in_which_namesakes_differ(
+def test_label_shows_the_settings_that_are_not_those_of_the_file(
     results: Path, write_run: WriteRun, boards_of: Boards
 ) -> None:
     write_run("token_choice", 0, 0.8, settings={"top_k": 1, "noise_std": 1.0})
@@ -157,8 +157,8 @@ def test_label_shows_the_settings_in_which_namesakes_differ(
     write_run("soft", 0, 0.5, settings={"slots_per_expert": 4, "noise_std": 0})
     (board,) = boards_of(results)
     assert labels(board) == [
-        "token_choice batch_priority=null top_k=1",
-        "token_choice batch_priority=null top_k=2",
+        "token_choice",
+        "token_choice top_k=2",
         "token_choice batch_priority=true top_k=2",
         "soft slots_per_expert=4",
     ]

@@ -1,0 +1,68 @@
+"""Bootstrap over the seeds inside fixed cells, and means over many cells (Agarwal et al. 2021)."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Num
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number and its percentile interval; low and high are nan where there is nothing to resample."""
+
+    value: float
+    low: float
+    high: float
+
+
+def drawn_seeds(
+    num_seeds: Sequence[int], blocks: Sequence[Hashable], num_resamples: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """For each cell the places of the seeds drawn with replacement: (num_resamples, n - 1) out of n.
+
+    One fewer than there are: so the variance of a resampled mean is s²/n, where n out of n give (n-1)/n of
+    it, a third too little with three seeds however many the cells (McCarthy & Snowden 1985; Rao & Wu 1988).
+    Cells of the same block, which share runs, get the same draws where they have as many seeds.
+    """
+    largest: dict[Hashable, int] = {}
+    for block, n in zip(blocks, num_seeds, strict=True):
+        largest[block] = max(largest.get(block, 1), n)
+    uniform = {block: rng.random((num_resamples, n)) for block, n in largest.items()}
+    return [
+        (uniform[block][:, : max(n - 1, 1)] * n).astype(np.intp)
+        for block, n in zip(blocks, num_seeds, strict=True)
+    ]
+
+
+def percentile_interval(value: float, resampled: Num[np.ndarray, "resamples"], confidence: float) -> Interval:
+    """The value with the middle share of its resampled values, those that are nan left out."""
+    assert 0 < confidence < 1, confidence
+    known = resampled[~np.isnan(resampled)]
+    if not len(known):
+        return Interval(value, np.nan, np.nan)
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def interquartile_mean(scores: Num[np.ndarray, "*batch scores"]) -> Float[np.ndarray, "*batch"]:
+    """Mean of the middle half of the last axis, on which the scores of all cells and seeds are pooled."""
+    return np.asarray(stats.trim_mean(scores, 0.25, axis=-1))
+
+
+def probability_of_improvement(cells: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """P(X > Y) of a seed of X and one of Y, ties half (Mann-Whitney), averaged over the cells.
+
+    `cells`: for each cell the scores of X and of Y, (..., seeds) each; the result has the leading axes.
+    """
+    shares = [_share_above(x, y) for x, y in cells]
+    return np.asarray(np.mean(shares, axis=0))
+
+
+def _share_above(
+    x: Num[np.ndarray, "*batch seeds"], y: Num[np.ndarray, "*batch others"]
+) -> Float[np.ndarray, "*batch"]:
+    one, other = x[..., :, None], y[..., None, :]
+    above = (one > other).mean(axis=(-2, -1)) + (one >= other).mean(axis=(-2, -1))
+    return np.asarray(above / 2)

@@ -1,0 +1,79 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from routerbench.stats import (
+    drawn_seeds,
+    interquartile_mean,
+    percentile_interval,
+    probability_of_improvement,
+)
+
+
+def test_the_middle_half_by_hand_and_by_scipy() -> None:
+    # Of eight numbers two go at each end: 2, 3, 4, 5 are left. Of three none goes: 0.25 of 3 is below one.
+    assert interquartile_mean(np.array([100, 1, 2, 3, 4, 5, -100, 6])) == 3.5
+    assert interquartile_mean(np.array([1.0, 2.0, 9.0])) == 4.0
+    pooled = np.random.default_rng(0).normal(size=(5, 37))
+    assert interquartile_mean(pooled) == pytest.approx([stats.trim_mean(row, 0.25) for row in pooled])
+
+
+def test_probability_of_improvement_by_hand() -> None:
+    # First cell: of the four pairs 2 > 1, 2 = 2 (half), 3 > 1, 3 > 2: 3.5 of 4. Second cell: never.
+    cells = [(np.array([2, 3]), np.array([1, 2])), (np.array([0]), np.array([1, 1, 1]))]
+    assert probability_of_improvement(cells) == pytest.approx((3.5 / 4 + 0) / 2)
+
+
+def test_probability_of_improvement_is_the_mann_whitney_statistic() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.integers(0, 5, 7).astype(float), rng.integers(0, 5, 4).astype(float)
+    expected = stats.mannwhitneyu(x, y).statistic / (7 * 4)
+    assert probability_of_improvement([(x, y)]) == pytest.approx(expected)
+    assert probability_of_improvement([(y, x)]) == pytest.approx(1 - expected)
+
+
+def test_one_seed_fewer_is_drawn_than_there_are() -> None:
+    one, three, five = drawn_seeds([1, 3, 5], ["a", "b", "c"], 2000, np.random.default_rng(0))
+    assert (one.shape, three.shape, five.shape) == ((2000, 1), (2000, 2), (2000, 4))
+    assert (one == 0).all()
+    for drawn, n in ((three, 3), (five, 5)):
+        counts = np.bincount(drawn.ravel(), minlength=n)
+        assert len(counts) == n
+        assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_the_resampled_mean_varies_as_the_mean_does() -> None:
+    # s² of 0, 1, 2 is 1, so the mean's variance is 1/3; three out of three would give 2/9.
+    (drawn,) = drawn_seeds([3], [0], 100_000, np.random.default_rng(0))
+    assert np.array([0.0, 1.0, 2.0])[drawn].mean(axis=1).var() == pytest.approx(1 / 3, rel=0.02)
+
+
+def test_cells_that_share_runs_are_drawn_together() -> None:
+    one, same, other = drawn_seeds([3, 3, 3], ["a", "a", "b"], 50, np.random.default_rng(0))
+    assert (one == same).all()
+    assert (one != other).any()
+
+
+def test_an_interval_holds_the_middle_share() -> None:
+    interval = percentile_interval(7.0, np.arange(101.0), 0.9)
+    assert (interval.value, interval.low, interval.high) == pytest.approx((7.0, 5.0, 95.0))
+    assert math.isnan(percentile_interval(7.0, np.full(5, np.nan), 0.9).low)
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5])
+def test_over_many_cells_the_interval_covers_what_it_says(num_seeds: int) -> None:
+    # Twenty cells of unequal difficulty. True value: the interquartile mean of very many seeds of each.
+    rng, num_cells, trials = np.random.default_rng(num_seeds), 20, 300
+    means = rng.normal(0, 1, (num_cells, 1))
+    truth = interquartile_mean((means + 0.5 * rng.normal(size=(num_cells, 20_000))).ravel())
+    held = 0
+    for _ in range(trials):
+        scores = means + 0.5 * rng.normal(size=(num_cells, num_seeds))
+        drawn = drawn_seeds([num_seeds] * num_cells, range(num_cells), 300, rng)
+        pooled = np.concatenate([own[places] for own, places in zip(scores, drawn, strict=True)], axis=1)
+        interval = percentile_interval(0.0, interquartile_mean(pooled), 0.95)
+        held += interval.low <= truth <= interval.high
+    # 300 trials of 0.95 have a standard deviation of 0.013; n out of n seeds would hold it in 0.87 of three.
+    assert 0.915 <= held / trials <= 0.985
