@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 WriteRun = Callable[..., Path]
 Boards = Callable[..., "list[Board]"]
+PageOf = Callable[[Path], str]
 
 BASE: dict[str, Any] = {
     "model": {"name": "pocket_vit", "width": 96},
@@ -48,6 +49,21 @@ def boards_of() -> Boards:
         return build_boards(runs, by, metric_of(metric, runs), 0.003)
 
     return boards
+
+
+@pytest.fixture
+def page_of(boards_of: Boards) -> PageOf:
+    """A function from a results folder to the text of its page."""
+    from routerbench.report import read_runs
+    from routerbench.report.board_tables import LEGEND, section_of
+    from routerbench.report.page import board_parts, page
+
+    def text(results: Path) -> str:
+        boards = boards_of(results)
+        parts = board_parts(boards, [section_of(board) for board in boards], 0.003)
+        return page(parts, read_runs(results).runs, LEGEND)
+
+    return text
 
 
 @pytest.fixture

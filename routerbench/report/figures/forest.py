@@ -1,0 +1,95 @@
+"""Forest plot: the differences of a board, each with its interval, its verdict and its single seeds."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from routerbench.report.boards import Board
+from routerbench.report.figures.picture import Picture
+from routerbench.report.figures.style import (
+    ACCENT,
+    BETTER,
+    FAINT,
+    INK,
+    MUTED,
+    PAPER,
+    WIDTH_INCHES,
+    WORSE,
+    drawing,
+    short,
+)
+from routerbench.report.pairs import Pair
+
+MAX_PAIRS = 40
+LOOKS = {  # shape, line and inside: a verdict can be told without its colour
+    "better": ("^", BETTER, BETTER),
+    "worse": ("v", WORSE, WORSE),
+    "equivalent": ("s", ACCENT, ACCENT),
+    "undecided": ("o", MUTED, PAPER),
+}
+SIGNS = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○"}
+
+
+def forest(board: Board, delta: float) -> Picture | None:
+    """The differences of the board's pairs in points, a panel for each reference; None where there is none.
+
+    `delta`: the difference, a fraction, within which two rows count as equivalent.
+    """
+    pairs = [pair for pair in board.pairs.pairs if not math.isnan(pair.difference.mean)]
+    if not pairs:
+        return None
+    shown = pairs[:MAX_PAIRS]
+    references = list(dict.fromkeys(pair.reference for pair in shown))
+    panels = [[pair for pair in shown if pair.reference == reference] for reference in references]
+    with drawing():
+        heights = [len(panel) + 1.6 for panel in panels]
+        figure = Figure(figsize=(WIDTH_INCHES, 0.27 * sum(heights) + 0.35), layout="constrained")
+        grid = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=heights)
+        for axes, panel in zip(grid[:, 0], panels, strict=True):
+            _draw(axes, board, panel, 100 * delta)
+        grid[-1, 0].set_xlabel("difference in points")
+    return Picture("Differences, paired by seed", _description(board, pairs, delta), figure)
+
+
+def _draw(axes: Axes, board: Board, pairs: Sequence[Pair], delta: float) -> None:
+    axes.axvspan(-delta, delta, color=FAINT, alpha=0.6, linewidth=0)
+    axes.axvline(0, color=MUTED, linewidth=0.8)
+    for place, pair in enumerate(pairs):
+        _draw_pair(axes, place, pair, _by_seed(board, pair))
+    labels = [short(board.rows[pair.row].label) for pair in pairs]
+    axes.set_yticks(range(len(pairs)), labels, color=INK)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(pairs) - 0.4, -0.6)
+    axes.set_title(f"minus {short(board.rows[pairs[0].reference].label)}")
+    axes.spines["left"].set_visible(False)
+
+
+def _draw_pair(axes: Axes, place: int, pair: Pair, by_seed: Sequence[float]) -> None:
+    marker, line, inside = LOOKS[pair.verdict]
+    low, mean, high = (
+        100 * value for value in (pair.difference.low, pair.difference.mean, pair.difference.high)
+    )
+    if not math.isnan(low):
+        axes.plot([low, high], [place, place], color=line, linewidth=1.4, solid_capstyle="butt")
+    below = [place + 0.3] * len(by_seed)
+    axes.plot(by_seed, below, ".", color=INK, markersize=3.5, alpha=0.6, markeredgewidth=0)
+    axes.plot([mean], [place], marker, color=line, markerfacecolor=inside, markersize=6, markeredgewidth=1.2)
+
+
+def _by_seed(board: Board, pair: Pair) -> list[float]:
+    own, other = board.rows[pair.row].scores, board.rows[pair.reference].scores
+    return [100 * (own[seed] - other[seed]) for seed in sorted(own.keys() & other.keys())]
+
+
+def _description(board: Board, pairs: Sequence[Pair], delta: float) -> str:
+    verdicts = [pair.verdict for pair in pairs]
+    counts = [f"{SIGNS[name]} {name}: {verdicts.count(name)}" for name in SIGNS]
+    left_out = len(pairs) - MAX_PAIRS
+    parts = [
+        f"{board.metric.label.removesuffix(' %')} minus that of the reference, in points, with its 95 % "
+        f"interval; small dots are single seeds, the band is ± {100 * delta:g} points. {', '.join(counts)}.",
+        *([f"The last {left_out} pairs are not drawn."] if left_out > 0 else []),
+    ]
+    return " ".join(parts)

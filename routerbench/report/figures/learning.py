@@ -1,0 +1,119 @@
+"""Learning curves: test accuracy and training loss by epoch, mean and interval over seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from routerbench.report.boards import Board
+from routerbench.report.cells import DENSE
+from routerbench.report.figures.curves import Curves, read_curves
+from routerbench.report.figures.picture import Picture
+from routerbench.report.figures.style import ACCENT, MUTED, WIDTH_INCHES, WORSE, drawing, short
+from routerbench.report.rows import CONFIDENCE, Row
+from routerbench.report.runs import Run
+from routerbench.stats import Estimate, t_interval
+
+LOSS = "train/task_loss"
+MAX_ROWS = 12
+MAX_COLUMNS = 4
+PANEL_LABEL = 24  # letters that fit a panel
+
+ByEpoch = Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """What one panel shows: the runs that finished, and those that did not."""
+
+    label: str
+    is_dense: bool
+    done: Sequence[ByEpoch]
+    unfinished: Sequence[ByEpoch]
+
+
+def learning_curves(board: Board) -> list[Picture]:
+    """A picture of the board's metric and one of the training loss, of those that any run's folder tells."""
+    rows = board.rows[:MAX_ROWS]
+    read = [[_curves(run, board.metric.name) for run in row.runs] for row in rows]
+    remarks = _remarks(read, len(board.rows) - len(rows))
+    shown = ((board.metric.name, board.metric.label, 100.0), (LOSS, "training loss", 1.0))
+    pictures = []
+    for name, label, scale in shown:
+        lines = [_lines_of(row, curves, name, scale) for row, curves in zip(rows, read, strict=True)]
+        panels = [one for one in lines if one.done or one.unfinished]
+        if panels:
+            pictures.append(_picture(panels, label, remarks))
+    return pictures
+
+
+def _curves(run: Run, metric: str) -> Curves:
+    return read_curves(run["folder"], (metric, LOSS)) if "folder" in run else Curves({}, 0)
+
+
+def _lines_of(row: Row, curves: Sequence[Curves], name: str, scale: float) -> _Lines:
+    done, unfinished = [], []
+    for run, one in zip(row.runs, curves, strict=True):
+        if name in one.values:
+            scaled = {epoch: scale * value for epoch, value in one.values[name].items()}
+            (done if run["status"] == "done" else unfinished).append(scaled)
+    return _Lines(row.label, row.router == DENSE, done, unfinished)
+
+
+def _remarks(read: Sequence[Sequence[Curves]], rows_left_out: int) -> list[str]:
+    damaged = sum(curves.damaged for row in read for curves in row)
+    remarks = [f"Lines of metrics.jsonl that could not be read: {damaged}."] if damaged else []
+    return remarks + ([f"The last {rows_left_out} rows are not drawn."] if rows_left_out else [])
+
+
+def _picture(panels: Sequence[_Lines], label: str, remarks: Sequence[str]) -> Picture:
+    columns = min(len(panels), MAX_COLUMNS)
+    num_rows = math.ceil(len(panels) / columns)
+    dense = next((_estimates(panel.done) for panel in panels if panel.is_dense), {})
+    with drawing():
+        figure = Figure(figsize=(WIDTH_INCHES, 1.45 * num_rows + 0.3), layout="constrained")
+        grid = figure.subplots(num_rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        for axes, panel in zip(grid, panels, strict=False):
+            _draw(axes, panel, dense)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        for axes in grid[max(len(panels) - columns, 0) : len(panels)]:
+            axes.tick_params(labelbottom=True)
+        figure.supxlabel("epoch", size=9, color=MUTED)
+        figure.supylabel(label, size=9, color=MUTED)
+    return Picture(
+        f"Learning curves: {label.removesuffix(' %')}",
+        " ".join([_words(panels, bool(dense)), *remarks]),
+        figure,
+    )
+
+
+def _draw(axes: Axes, panel: _Lines, dense: Mapping[int, Estimate]) -> None:
+    if not panel.is_dense and dense:
+        axes.plot(list(dense), [one.mean for one in dense.values()], color=MUTED, linewidth=1, dashes=(3, 2))
+    for run in panel.unfinished:
+        axes.plot(list(run), list(run.values()), color=WORSE, linewidth=0.9, dashes=(1, 1.2))
+    estimates = _estimates(panel.done)
+    epochs = list(estimates)
+    low, mean, high = ([getattr(one, name) for one in estimates.values()] for name in ("low", "mean", "high"))
+    axes.fill_between(epochs, low, high, color=ACCENT, alpha=0.22, linewidth=0)
+    marker = "." if len(epochs) == 1 else ""
+    axes.plot(epochs, mean, color=ACCENT, linewidth=1.5, marker=marker)
+    axes.set_title(short(panel.label, PANEL_LABEL), size=8)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.grid(axis="y")
+
+
+def _estimates(runs: Sequence[ByEpoch]) -> dict[int, Estimate]:
+    """By epoch, over the runs that tell of it."""
+    epochs = sorted({epoch for run in runs for epoch in run})
+    return {epoch: t_interval([run[epoch] for run in runs if epoch in run], CONFIDENCE) for epoch in epochs}
+
+
+def _words(panels: Sequence[_Lines], with_dense: bool) -> str:
+    words = "Mean over the seeds that finished, by epoch, with its 95 % t-interval."
+    words += " Dashed: dense." if with_dense and len(panels) > 1 else ""
+    return words + (" Dotted: runs that did not finish." if any(panel.unfinished for panel in panels) else "")

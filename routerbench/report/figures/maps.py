@@ -1,0 +1,94 @@
+"""Which classes each expert serves: maps of a row's first seed, where they are stored."""
+
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from routerbench.report.boards import Board
+from routerbench.report.figures.picture import Picture
+from routerbench.report.figures.routing import in_natural_order, tinted
+from routerbench.report.figures.style import FAINT, MUTED, WIDTH_INCHES, drawing, short
+from routerbench.report.rows import Row
+
+MAX_ROWS = 8
+MAX_COLUMNS = 4
+PANEL_LABEL = 24  # letters that fit a panel
+FILE = "routing.npz"
+MAP = "/share_by_class"
+UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+
+Map = NDArray[np.floating]  # classes and experts
+
+
+def expert_maps(board: Board) -> Picture | None:
+    """How much of each class every expert of the last MoE layer serves; None where no run has stored it."""
+    found = [(row, *last) for row in board.rows if (last := _last_map(row)) is not None]
+    if not found:
+        return None
+    shown = found[:MAX_ROWS]
+    columns = min(len(shown), MAX_COLUMNS)
+    num_rows = -(-len(shown) // columns)
+    with drawing():
+        figure = Figure(figsize=(WIDTH_INCHES, 1.5 * num_rows + 0.3), layout="constrained")
+        grid = figure.subplots(num_rows, columns, squeeze=False).ravel()
+        for axes, (row, layer, shares) in zip(grid, shown, strict=False):
+            _draw(axes, f"{short(row.label, PANEL_LABEL)}\n{short(layer, PANEL_LABEL)}", shares)
+        for axes in grid[len(shown) :]:
+            axes.set_visible(False)
+        figure.supxlabel("expert", size=9, color=MUTED)
+        figure.supylabel("class", size=9, color=MUTED)
+    return Picture("Experts by class", _words(len(found) - len(shown)), figure)
+
+
+def _words(left_out: int) -> str:
+    words = (
+        "What a token of a class (rows) has of each expert (columns) in the last MoE layer, in the first "
+        "seed that stored it: the middle tone is an even share, the darkest twice that or more."
+    )
+    return words + (f" The last {left_out} rows are not drawn." if left_out else "")
+
+
+def _last_map(row: Row) -> tuple[str, Map] | None:
+    """The last layer and its map, of the first seed that has one."""
+    for run in row.runs:
+        maps = _maps(run["folder"]) if "folder" in run else {}
+        if maps:
+            last = max(maps, key=in_natural_order)
+            return last, maps[last]
+    return None
+
+
+def _maps(folder: Path) -> Mapping[str, Map]:
+    """By layer; without any where the file is missing or damaged."""
+    try:
+        with (folder / FILE).open("rb") as file:
+            if zipfile.ZipFile(file).testzip() is not None:
+                return {}
+            file.seek(0)
+            stored = np.load(file, allow_pickle=False)
+            maps = {name.removesuffix(MAP): stored[name] for name in stored.files if name.endswith(MAP)}
+    except UNREADABLE:
+        return {}
+    return {name: shares for name, shares in maps.items() if _is_map(shares)}
+
+
+def _is_map(shares: NDArray[np.generic]) -> bool:
+    return shares.ndim == 2 and shares.size > 0 and np.issubdtype(shares.dtype, np.floating)
+
+
+def _draw(axes: Axes, title: str, shares: Map) -> None:
+    known = np.nan_to_num(np.asarray(shares, dtype=np.float64), posinf=0.0, neginf=0.0)
+    even = max(float(known.mean()), 1e-12)
+    axes.imshow(tinted(np.clip(known / even / 2, 0, 1)), interpolation="none", aspect="auto")
+    axes.set_title(title, size=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set(visible=True, color=FAINT)
+    for axis, count in ((axes.xaxis, shares.shape[1]), (axes.yaxis, shares.shape[0])):
+        axis.set_ticks([0, count - 1] if count > 1 else [0])

@@ -1,0 +1,135 @@
+"""Parts -> `report.html`, one file that needs no other."""
+
+import base64
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from routerbench.records import STATUSES
+from routerbench.report.figures.svg import svg
+from routerbench.report.page.of_boards import board_parts
+from routerbench.report.page.parts import Part
+from routerbench.report.runs import Run
+from routerbench.report.table import Cell, Section, printable
+
+__all__ = ["Part", "board_parts", "page"]
+
+HERE = Path(__file__).parent
+LINES = 4_000  # of all tables together: 10,000 records must stay under 5 MB
+
+
+def page(parts: Sequence[Part], runs: Sequence[Run], remarks: Sequence[str]) -> str:
+    """The whole page, the same text for the same records; `runs` are all that were found."""
+    shown, left_out = _within(parts, LINES)
+    style, script = _own("style.css"), _own("script.js")
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            parts=shown,
+            contents=_contents([part.section for part in shown]),
+            pictures=_drawn(shown),
+            num_runs=f"{len(runs):,}",
+            outcomes=_outcomes(runs),
+            remarks=[*remarks, *left_out],
+            style=style,
+            script=script,
+            policy=_policy(style, script),
+        )
+    )
+
+
+def _environment() -> Environment:
+    """Everything that comes from a record is escaped, and its control characters are spelt out."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_literal,
+    )
+    environment.filters["breakable"] = _breakable
+    environment.globals["sorted_by"] = _sorted_by
+    return environment
+
+
+def _literal(value: Any) -> Any:
+    return value if isinstance(value, Markup) else printable(str(value))
+
+
+def _breakable(text: str) -> Markup:
+    """A name that may be broken after each of its words."""
+    return Markup("_<wbr>").join(printable(text).split("_"))
+
+
+def _sorted_by(cell: Cell) -> Markup:
+    """The number that a cell is sorted by as an attribute, where there is one and its text is another."""
+    if cell.value is None or math.isnan(cell.value):
+        return Markup()
+    number = f"{cell.value:.7g}"
+    return Markup() if number == cell.text else Markup(' data-v="{}"').format(number)
+
+
+def _own(name: str) -> Markup:
+    return Markup((HERE / name).read_text(encoding="utf-8"))
+
+
+def _policy(style: str, script: str) -> str:
+    """The Content-Security-Policy: this style, this script, pictures of the page itself, and nothing else."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _drawn(parts: Sequence[Part]) -> list[list[Markup]]:
+    """The pictures of each part as SVG."""
+    return [
+        [Markup(svg(picture, f"picture-{part}-{number}")) for number, picture in enumerate(one.pictures, 1)]
+        for part, one in enumerate(parts, 1)
+    ]
+
+
+def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:
+    """The titles, with the caption of the first table where titles are the same."""
+    titles = Counter(section.title for section in sections)
+    captions = [section.tables[0].caption if section.tables else "" for section in sections]
+    return [
+        (section.title, caption if titles[section.title] > 1 else "")
+        for section, caption in zip(sections, captions, strict=True)
+    ]
+
+
+def _outcomes(runs: Sequence[Run]) -> list[str]:
+    """How many runs came to what."""
+    status = Counter(str(run["status"]) for run in runs)
+    return [f"{status[name]:,} {name}" for name in STATUSES if status[name]]
+
+
+def _within(parts: Sequence[Part], room: int) -> tuple[list[Part], list[str]]:
+    """The parts with so many lines at most, and a remark on what had no room."""
+    shown, left_out = [], 0
+    for part in parts:
+        tables = []
+        for table in part.section.tables:
+            lines = table.lines[:room]
+            room, left_out = room - len(lines), left_out + len(table.lines) - len(lines)
+            tables += [replace(table, lines=lines)] if lines or not table.lines else []
+        if tables or not part.section.tables:
+            shown.append(replace(part, section=Section(part.section.title, tables)))
+    remark = (
+        f"{left_out:,} lines are left out, as the page holds {LINES:,}: ask for fewer boards with --where."
+    )
+    return shown, [remark] * (left_out > 0)
