@@ -105,6 +105,8 @@ def checked(arguments: argparse.Namespace) -> Options:
     if given["source"] is not None and not WANDB.match(given["source"]):
         raise ValueError(f"--source={given['source']} is no source: give wandb:ENTITY/PROJECT")
     check_positive("--delta", given["delta"])
+    if given["claims"] and given["check_null"]:
+        raise ValueError("--claims and --check-null are two questions: give one of them")
     if "" in given["by"]:
         raise ValueError(
             f"--by={','.join(given['by'])} has an empty name: give settings, such as router,placement"

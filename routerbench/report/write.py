@@ -1,42 +1,65 @@
-"""Runs -> boards in the terminal and in files."""
+"""A report's answer in the terminal and in files."""
+
+from pathlib import Path
 
 from rich.console import Console
 
 from routerbench.paste import pasted_file
 from routerbench.records import write_text
-from routerbench.report import markdown, sheet
-from routerbench.report.board_tables import LEGEND, section_of
-from routerbench.report.boards import build_boards
-from routerbench.report.cells import checked_by
-from routerbench.report.metric import metric_of
+from routerbench.report import sheet
+from routerbench.report.answer import Answer, boards_answer, boards_of, claims_answer
+from routerbench.report.latex import latex
+from routerbench.report.markdown import markdown
+from routerbench.report.null_check import check_null
 from routerbench.report.options import Options
+from routerbench.report.page import Part, board_parts, page
 from routerbench.report.sources import read
 from routerbench.report.terminal import print_sections
 
 
-def write_report(options: Options, console: Console) -> None:
-    """Print the boards of the chosen runs, write them in all formats, paste them into a file.
+def write_report(options: Options, console: Console) -> int:
+    """Print the report that the options ask for and write it in all formats; 1 where the null check fails.
 
     ValueError without a finished run, for a question that the runs cannot answer, or without the two marker
-    lines in the file.
+    lines in the file that it is pasted into.
     """
     found = read(options)
-    by, metric = checked_by(options.by, found.runs), metric_of(options.metric, found.runs)
-    boards = build_boards(found.runs, by, metric, options.delta / 100)
-    sections = [section_of(board) for board in boards]
-    remarks = [
-        *LEGEND,
-        *found.remarks,
-        *(f"Left out, as it cannot be read: {path}" for path in found.damaged),
-    ]
-    files = {
-        options.out / "leaderboard.csv": sheet.csv(boards),
-        options.out / "LEADERBOARD.md": "# Leaderboard\n\n" + markdown.markdown(sections, remarks, "##"),
-    }
-    if options.paste is not None:
-        pasted = markdown.markdown(sections, remarks, "###")
-        files[options.paste.resolve()] = pasted_file(options.paste, pasted, "board")
-    print_sections(sections, remarks, console)
+    if options.check_null:
+        check = check_null(boards_of(found, options))
+        print_sections([check.section], [], console)
+        return check.exit_code
+    answer = claims_answer(found, options) if options.claims else boards_answer(found, options)
+    files = _claims_files(answer) if options.claims else _board_files(answer)
+    pasted = {} if options.paste is None else _pasted(answer, options.paste)
+    print_sections(answer.sections, answer.remarks, console)
     options.out.mkdir(parents=True, exist_ok=True)
-    for path, text in files.items():
+    for path, text in ({options.out / name: text for name, text in files.items()} | pasted).items():
         write_text(path, text)
+    return 0
+
+
+def _board_files(answer: Answer) -> dict[str, str]:
+    parts = [
+        *board_parts(answer.boards, answer.of_boards),
+        *(Part(section) for section in answer.beyond),
+    ]
+    return {
+        "leaderboard.csv": sheet.csv(answer.boards),
+        "LEADERBOARD.md": "# Leaderboard\n\n" + markdown(answer.sections, answer.remarks, "##"),
+        "leaderboard.tex": latex(answer.sections, answer.remarks),
+        "report.html": page(parts, answer.runs, answer.remarks),
+    }
+
+
+def _claims_files(answer: Answer) -> dict[str, str]:
+    return {
+        "CLAIMS.md": "# Claims of the studies\n\n" + markdown(answer.sections, answer.remarks, "##"),
+        "claims.tex": latex(answer.sections, answer.remarks),
+        "claims.html": page([Part(*answer.beyond)], answer.runs, answer.remarks),
+    }
+
+
+def _pasted(answer: Answer, document: Path) -> dict[Path, str]:
+    """The document with the boards, or with the claims, between its marker lines."""
+    lines = markdown(answer.of_boards or answer.beyond, answer.remarks, "###")
+    return {document.resolve(): pasted_file(document, lines, "board" if answer.boards else "claim")}
