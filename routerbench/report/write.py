@@ -4,7 +4,7 @@ from rich.console import Console
 
 from routerbench.paste import pasted_file
 from routerbench.records import write_text
-from routerbench.report import markdown, sheet
+from routerbench.report import latex, markdown, sheet
 from routerbench.report.board_tables import LEGEND, section_of
 from routerbench.report.boards import build_boards
 from routerbench.report.cells import checked_by
@@ -31,6 +31,7 @@ def write_report(options: Options, console: Console) -> None:
     ]
     files = {
         options.out / "leaderboard.csv": sheet.csv(boards),
+        options.out / "leaderboard.tex": latex.latex(sections, remarks),
         options.out / "LEADERBOARD.md": "# Leaderboard\n\n" + markdown.markdown(sections, remarks, "##"),
     }
     if options.paste is not None:
