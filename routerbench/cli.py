@@ -69,10 +69,9 @@ def write_report(arguments: argparse.Namespace) -> int:
 
         from routerbench import report
 
-        report.write_report(options, Console())
+        return report.write_report(options, Console())
     except (ValueError, OSError) as error:
         return _refuse(error)
-    return 0
 
 
 def costs_on_paper(words: list[str], num_gpus: int | None, paste: Path | None) -> int:

@@ -19,7 +19,7 @@ def test_board_is_that_of_the_records(tmp_path: Path) -> None:
     pasted = shutil.copy(README, tmp_path)
     write_report(Options(tmp_path / "pocket", tmp_path / "pocket", paste=Path(pasted)), Console(quiet=True))
     assert Path(pasted).read_text(encoding="utf-8") == README.read_text(encoding="utf-8")
-    for name in ("LEADERBOARD.md", "leaderboard.csv"):
+    for name in ("LEADERBOARD.md", "leaderboard.csv", "leaderboard.tex"):
         assert (tmp_path / "pocket" / name).read_bytes() == (ROOT / "results" / "pocket" / name).read_bytes()
 
 

@@ -205,7 +205,7 @@ def test_runs_without_a_folder(results: Path, write_run: WriteRun, boards_of: Bo
     write_all(write_run)
     runs = [{name: run[name] for name in run if name != "folder"} for run in read_runs(results).runs]
     boards = build_boards(runs, ["router"], metric_of("test/top1", runs), 0.003)
-    text = page(board_parts(boards, [section_of(board) for board in boards], 0.003), runs, [])
+    text = page(board_parts(boards, [section_of(board) for board in boards]), runs, [])
     assert "run-soft-0" in text
 
 

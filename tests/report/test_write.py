@@ -24,7 +24,9 @@ def test_files_and_terminal(results: Path, write_run: WriteRun) -> None:
     assert "soft" in console.file.getvalue()
     assert (results / "LEADERBOARD.md").read_text().startswith("# Leaderboard\n\n## landcover32 · ")
     assert (results / "leaderboard.csv").read_text().startswith("board,title,router,metric,score_mean,")
-    assert sorted(path.name for path in results.iterdir()) == ["LEADERBOARD.md", "leaderboard.csv", "runs"]
+    assert "% Needs" in (results / "leaderboard.tex").read_text()
+    names = ["LEADERBOARD.md", "leaderboard.csv", "leaderboard.tex", "runs"]
+    assert sorted(path.name for path in results.iterdir()) == names
 
 
 def test_the_same_records_give_the_same_bytes(results: Path, write_run: WriteRun, tmp_path: Path) -> None:
