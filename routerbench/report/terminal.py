@@ -10,7 +10,7 @@ from rich.text import Text
 
 from routerbench.report.table import PLUS_MINUS, Column, Section, Table, printable
 
-LABEL_WIDTH = 22  # holds sinkhorn_expert_choice; longer labels take more lines
+LABEL_WIDTH = 22  # holds sinkhorn_expert_choice; longer labels take more lines where there is no room
 
 
 def print_sections(sections: Sequence[Section], remarks: Sequence[str], console: Console) -> None:
@@ -27,8 +27,9 @@ def _print_table(table: Table, console: Console) -> None:
     _print_lines([table.caption] if table.caption else [], "dim", console)
     names = [printable(line.cells[0].text) for line in table.lines]
     blocks = [_block(table, column) for column in range(1, len(table.columns))]
-    width = _label_width(table.columns[0], names)
-    for part in _parts(blocks, console.width - width):
+    widest = _widest(table.columns[0], names)
+    for part in _parts(blocks, console.width - min(widest, LABEL_WIDTH)):
+        width = min(widest, max(LABEL_WIDTH, console.width - _width(part)))
         console.print(_grid(table, names, part, width))
         console.print()
     if table.notes:
@@ -41,9 +42,13 @@ def _print_lines(lines: Sequence[str], style: str, console: Console) -> None:
         console.print(Text(printable(line), style))
 
 
-def _label_width(column: Column, names: Sequence[str]) -> int:
-    header = column.short.split("\n")
-    return min(LABEL_WIDTH, max(map(cell_len, [*header, *names])))
+def _widest(column: Column, names: Sequence[str]) -> int:
+    return max(map(cell_len, [*column.short.split("\n"), *names]))
+
+
+def _width(blocks: Sequence[Sequence[str]]) -> int:
+    """The width of columns, each with the space before it."""
+    return sum(cell_len(block[0]) + 1 for block in blocks)
 
 
 def _parts(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[str]]]:
@@ -57,7 +62,7 @@ def _filled(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[s
     parts: list[list[Sequence[str]]] = []
     left = 0
     for block in blocks:
-        needed = cell_len(block[0]) + 1  # and the space between two columns
+        needed = _width([block])
         if not parts or needed > left:
             parts.append([])
             left = width
