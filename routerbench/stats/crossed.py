@@ -20,7 +20,7 @@ def crossed_interval(differences: NDArray[Any], confidence: float) -> Estimate:
     """
     assert 0 < confidence < 1, confidence
     n, num_images = differences.shape
-    mean = float(np.mean(differences)) if differences.size else math.nan
+    mean = float(np.mean(differences, dtype=float)) if differences.size else math.nan
     if n < 2 or num_images < 2:
         return Estimate(mean, math.nan, math.nan, n)
     squares = _mean_squares(differences, mean)
@@ -36,8 +36,8 @@ def _mean_squares(differences: NDArray[Any], mean: float) -> NDArray[np.float64]
     """Of seeds, of images and of what neither explains."""
     n, num_images = differences.shape
     total = float(np.square(differences, dtype=float).sum()) - n * num_images * mean**2
-    seeds = num_images * float(np.square(differences.mean(axis=1) - mean).sum())
-    images = n * float(np.square(differences.mean(axis=0) - mean).sum())
+    seeds = num_images * float(np.square(differences.mean(axis=1, dtype=float) - mean).sum())
+    images = n * float(np.square(differences.mean(axis=0, dtype=float) - mean).sum())
     residual = max(total - seeds - images, 0.0)
     return np.array([seeds, images, residual]) / [n - 1, num_images - 1, (n - 1) * (num_images - 1)]
 
