@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from routerbench.stats.intervals import Estimate
 
@@ -54,4 +54,4 @@ def _half(
     if variance <= 0:
         return 0.0
     freedom = variance**2 / float(np.sum(terms**2 / freedoms))
-    return float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(variance)
+    return float(special.stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(variance)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 Floats = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ def smallest_detectable(deviation: float, n: int, alpha: float, power: float) ->
     """
     if n < 2:
         return math.nan
-    freedom, critical = n - 1, float(stats.t.isf(alpha / 2, n - 1))
+    freedom, critical = n - 1, -float(special.stdtrit(n - 1, alpha / 2))
 
     def missing(ratio: float) -> float:
         return 1 - float(special.nctdtr(freedom, ratio, critical)) - power
