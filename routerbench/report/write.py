@@ -1,5 +1,7 @@
 """Runs -> boards in the terminal and in files."""
 
+from pathlib import Path
+
 from rich.console import Console
 
 from routerbench.paste import pasted_file
@@ -37,7 +39,14 @@ def write_report(options: Options, console: Console) -> None:
     if options.paste is not None:
         pasted = markdown.markdown(sections, remarks, "###")
         files[options.paste.resolve()] = pasted_file(options.paste, pasted, "board")
+    _make_folder(options.out)
     print_sections(sections, remarks, console)
-    options.out.mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         write_text(path, text)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out={out} cannot be made: {error.strerror}; give another folder") from error
