@@ -30,7 +30,7 @@ def _print_table(table: Table, console: Console) -> None:
     widest = _widest(table.columns[0], names)
     for part in _parts(blocks, console.width - min(widest, LABEL_WIDTH)):
         width = min(widest, max(LABEL_WIDTH, console.width - _width(part)))
-        console.print(_grid(table, names, part, width))
+        console.print(_grid(table, part, width))
         console.print()
     if table.notes:
         _print_lines(table.notes, "yellow", console)
@@ -71,17 +71,18 @@ def _filled(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[s
     return parts
 
 
-def _grid(table: Table, names: Sequence[str], blocks: Sequence[Sequence[str]], width: int) -> Grid:
-    # The widths are given, as rich would measure each text of each column for them.
+def _grid(table: Table, blocks: Sequence[Sequence[str]], width: int) -> Grid:
+    """The grid of these columns, each given as two lines of header and a text a line."""
+    # To rich all numbers of a line are one text: it takes ten times as long with a cell for each.
+    first, second, *numbers = (" ".join(texts) for texts in zip(*blocks, strict=True))
     grid = Grid(box=SIMPLE_HEAD, padding=0, show_edge=False)
     grid.add_column(table.columns[0].short, overflow="fold", width=width)
-    for first, second, *_ in blocks:
-        grid.add_column(f"{first}\n{second}", no_wrap=True, width=cell_len(first))
-    texts = [block[2:] for block in blocks]
-    for number, (line, *cells) in enumerate(zip(table.lines, names, *texts, strict=True), 1):
+    grid.add_column(f"{first}\n{second}", no_wrap=True, width=cell_len(first))
+    for place, (line, texts) in enumerate(zip(table.lines, numbers, strict=True), 1):
         # Text, not str: rich would read [red] in a name as a colour.
+        cells = [Text(printable(line.cells[0].text)), Text(texts)]
         style = "yellow" if line.marked else ""
-        grid.add_row(*map(Text, cells), style=style, end_section=number == table.num_references)
+        grid.add_row(*cells, style=style, end_section=place == table.num_references)
     return grid
 
 
@@ -92,7 +93,8 @@ def _block(table: Table, column: int) -> list[str]:
     """
     header = table.columns[column].short.split("\n")
     lines = [*header, *_aligned([printable(line.cells[column].text) for line in table.lines])]
-    return [line.rjust(max(map(len, lines))) for line in lines]
+    width = max(map(len, lines))
+    return [line.rjust(width) for line in lines]
 
 
 def _aligned(texts: Sequence[str]) -> list[str]:
