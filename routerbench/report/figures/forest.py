@@ -28,15 +28,13 @@ LOOKS = {  # shape, line and inside: a verdict can be told without its colour
     "worse": ("v", WORSE, WORSE),
     "equivalent": ("s", ACCENT, ACCENT),
     "undecided": ("o", MUTED, PAPER),
+    "not tested": ("x", MUTED, MUTED),
 }
-SIGNS = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○"}
+SIGNS = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○", "not tested": "×"}
 
 
-def forest(board: Board, delta: float) -> Picture | None:
-    """The differences of the board's pairs in points, a panel for each reference; None where there is none.
-
-    `delta`: the difference, a fraction, within which two rows count as equivalent.
-    """
+def forest(board: Board) -> Picture | None:
+    """The differences of the board's pairs in points, a panel for each reference; None where there is none."""
     pairs = [pair for pair in board.pairs.pairs if not math.isnan(pair.difference.mean)]
     if not pairs:
         return None
@@ -48,12 +46,13 @@ def forest(board: Board, delta: float) -> Picture | None:
         figure = Figure(figsize=(WIDTH_INCHES, 0.27 * sum(heights) + 0.35), layout="constrained")
         grid = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=heights)
         for axes, panel in zip(grid[:, 0], panels, strict=True):
-            _draw(axes, board, panel, 100 * delta)
+            _draw(axes, board, panel)
         grid[-1, 0].set_xlabel("difference in points")
-    return Picture("Differences, paired by seed", _description(board, pairs, delta), figure)
+    return Picture("Differences, paired by seed", _description(board, pairs), figure)
 
 
-def _draw(axes: Axes, board: Board, pairs: Sequence[Pair], delta: float) -> None:
+def _draw(axes: Axes, board: Board, pairs: Sequence[Pair]) -> None:
+    delta = 100 * board.pairs.delta
     axes.axvspan(-delta, delta, color=FAINT, alpha=0.6, linewidth=0)
     axes.axvline(0, color=MUTED, linewidth=0.8)
     for place, pair in enumerate(pairs):
@@ -67,7 +66,7 @@ def _draw(axes: Axes, board: Board, pairs: Sequence[Pair], delta: float) -> None
 
 
 def _draw_pair(axes: Axes, place: int, pair: Pair, by_seed: Sequence[float]) -> None:
-    marker, line, inside = LOOKS[pair.verdict]
+    marker, line, inside = LOOKS[_verdict(pair)]
     low, mean, high = (
         100 * value for value in (pair.difference.low, pair.difference.mean, pair.difference.high)
     )
@@ -83,13 +82,19 @@ def _by_seed(board: Board, pair: Pair) -> list[float]:
     return [100 * (own[seed] - other[seed]) for seed in sorted(own.keys() & other.keys())]
 
 
-def _description(board: Board, pairs: Sequence[Pair], delta: float) -> str:
-    verdicts = [pair.verdict for pair in pairs]
-    counts = [f"{SIGNS[name]} {name}: {verdicts.count(name)}" for name in SIGNS]
+def _verdict(pair: Pair) -> str:
+    return pair.verdict if pair.tested else "not tested"
+
+
+def _description(board: Board, pairs: Sequence[Pair]) -> str:
+    verdicts = [_verdict(pair) for pair in pairs]
+    counts = [f"{sign} {name}: {verdicts.count(name)}" for name, sign in SIGNS.items() if name in verdicts]
+    delta = board.pairs.delta
     left_out = len(pairs) - MAX_PAIRS
     parts = [
         f"{board.metric.label.removesuffix(' %')} minus that of the reference, in points, with its 95 % "
-        f"interval; small dots are single seeds, the band is ± {100 * delta:g} points. {', '.join(counts)}.",
+        f"interval; small dots are single seeds, the band is delta, ± {100 * delta:g} points. "
+        f"{', '.join(counts)}.",
         *([f"The last {left_out} pairs are not drawn."] if left_out > 0 else []),
     ]
     return " ".join(parts)

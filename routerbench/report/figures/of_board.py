@@ -8,7 +8,7 @@ from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.routing import routing_by_layer
 
 
-def pictures_of(board: Board, delta: float) -> list[Picture]:
-    """Those that the board's runs can give; `delta`: what counts as equivalent, a fraction."""
-    pictures = [forest(board, delta), *learning_curves(board), routing_by_layer(board), expert_maps(board)]
+def pictures_of(board: Board) -> list[Picture]:
+    """Those that the board's runs can give."""
+    pictures = [forest(board), *learning_curves(board), routing_by_layer(board), expert_maps(board)]
     return [picture for picture in pictures if picture is not None]

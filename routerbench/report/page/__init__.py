@@ -71,11 +71,11 @@ def _breakable(text: str) -> Markup:
 
 
 def _sorted_by(cell: Cell) -> Markup:
-    """The number that a cell is sorted by as an attribute, where there is one and its text is another."""
+    """The number that a cell is sorted by as an attribute; without a value where its text is that number."""
     if cell.value is None or math.isnan(cell.value):
         return Markup()
     number = f"{cell.value:.7g}"
-    return Markup() if number == cell.text else Markup(' data-v="{}"').format(number)
+    return Markup(" data-v") if number == cell.text else Markup(' data-v="{}"').format(number)
 
 
 def _own(name: str) -> Markup:

@@ -46,19 +46,16 @@ class _Listed:
         return page
 
 
-def board_parts(boards: Sequence[Board], sections: Sequence[Section], delta: float) -> list[Part]:
-    """A part for each board and its section, the first of them with pictures and the pages of their runs.
-
-    `delta`: the difference, a fraction, within which two rows count as equivalent.
-    """
+def board_parts(boards: Sequence[Board], sections: Sequence[Section]) -> list[Part]:
+    """A part for each board and its section, the first of them with pictures and the pages of their runs."""
     listed = _Listed()
     return [
-        _part(number, board, section, delta, listed)
+        _part(number, board, section, listed)
         for number, (board, section) in enumerate(zip(boards, sections, strict=True), 1)
     ]
 
 
-def _part(number: int, board: Board, section: Section, delta: float, listed: _Listed) -> Part:
+def _part(number: int, board: Board, section: Section, listed: _Listed) -> Part:
     pages = _row_pages(number, board, listed)
     links = {}
     for place, row in enumerate(board.rows):
@@ -66,7 +63,7 @@ def _part(number: int, board: Board, section: Section, delta: float, listed: _Li
             name = f"{row.label} {marks(place, board)}".rstrip()
             links[name] = Link(_line_anchor(number, place), anchor)
     drawn = number <= BOARDS_WITH_PICTURES
-    pictures = pictures_of(board, delta) if drawn else []
+    pictures = pictures_of(board) if drawn else []
     without_page = sum(_name(run) not in listed.runs for row in board.rows for run in row.runs)
     left_out = [f"Only the first {BOARDS_WITH_PICTURES} boards have pictures: {NARROWER}."]
     runs = [f"{without_page} of its runs have no page here, as there is no room: {NARROWER}."]

@@ -17,7 +17,7 @@ from routerbench.report.figures.maps import expert_maps
 from routerbench.report.figures.of_board import pictures_of
 from routerbench.report.figures.routing import in_natural_order, routing_by_layer, tinted
 from routerbench.report.figures.svg import svg
-from routerbench.report.pairs import Pair, Pairs
+from routerbench.report.pairs import Pair
 from routerbench.stats import Estimate
 
 WriteRun = Callable[..., Path]
@@ -63,7 +63,7 @@ def test_a_difference_is_drawn_with_its_interval_and_its_seeds(
 ) -> None:
     write_all(write_run)
     (board,) = boards_of(results)
-    picture = forest(board, 0.003)
+    picture = forest(board)
     assert picture is not None
     assert titles(picture.figure) == ["minus dense"]
     zero, interval, seeds, mean = (line[0] for line in drawn(picture.figure, 0))
@@ -86,14 +86,15 @@ def test_verdicts_differ_in_shape_and_references_in_panels(
         Pair(2, 0, one, 0.01, "worse", None),
         Pair(3, 0, one, 0.01, "equivalent", None),
         Pair(2, 1, one, 0.01, "undecided", None),
+        Pair(3, 1, one, float("nan"), "undecided", None),
         Pair(3, 1, replace(one, mean=float("nan")), 0.01, "undecided", None),
     ]
-    picture = forest(replace(board, pairs=Pairs(pairs, board.pairs.ranks, 0.01)), 0.003)
+    picture = forest(replace(board, pairs=replace(board.pairs, pairs=pairs)))
     assert picture is not None
     assert len(picture.figure.axes) == 2
     markers = {str(line.get_marker()) for axes in picture.figure.axes for line in axes.lines}
-    assert {"^", "v", "s", "o"} <= markers
-    assert "▲ better: 1, ▼ worse: 1, ■ equivalent: 1, ○ undecided: 1" in picture.description
+    assert {"^", "v", "s", "o", "x"} <= markers
+    assert "▲ better: 1, ▼ worse: 1, ■ equivalent: 1, ○ undecided: 1, × not tested: 1." in picture.description
 
 
 def test_too_many_pairs_are_cut_and_it_says_so(
@@ -102,7 +103,7 @@ def test_too_many_pairs_are_cut_and_it_says_so(
     for router in ("dense", "soft", "a", "b"):
         write_run(router, 0, 0.7)
     monkeypatch.setattr(forest_module, "MAX_PAIRS", 1)
-    picture = forest(boards_of(results)[0], 0.003)
+    picture = forest(boards_of(results)[0])
     assert picture is not None
     assert len(picture.figure.axes[0].get_yticks()) == 1
     assert picture.description.endswith("The last 2 pairs are not drawn.")
@@ -198,7 +199,7 @@ def test_a_board_without_any_of_it_has_no_pictures(
     results: Path, write_run: WriteRun, boards_of: Boards
 ) -> None:
     write_run("soft", 0, 0.7)
-    assert pictures_of(boards_of(results)[0], 0.003) == []
+    assert pictures_of(boards_of(results)[0]) == []
 
 
 def test_all_pictures_can_be_drawn(results: Path, write_run: WriteRun, boards_of: Boards) -> None:
@@ -207,7 +208,7 @@ def test_all_pictures_can_be_drawn(results: Path, write_run: WriteRun, boards_of
     write_metrics(folders["soft-0"], **{"blocks.1__load_max_over_mean": 1.0})
     maps = {"blocks.1/share_by_class": np.zeros((2, 2))}
     np.savez(folders["soft-0"] / "routing.npz", allow_pickle=False, **maps)
-    pictures = pictures_of(boards_of(results)[0], 0.003)
+    pictures = pictures_of(boards_of(results)[0])
     assert len(pictures) == 4
     assert all(svg(picture, "p").startswith("<svg ") for picture in pictures)
 
