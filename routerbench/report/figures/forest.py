@@ -30,11 +30,11 @@ LOOKS = {  # shape, line and inside: a verdict can be told without its colour
     "undecided": ("o", MUTED, PAPER),
     "not tested": ("x", MUTED, MUTED),
 }
-SIGNS = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○", "not tested": "×"}
+SIGNS = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○", "not tested": "✕"}
 
 
 def forest(board: Board) -> Picture | None:
-    """The differences of the board's pairs in points, a panel for each reference; None where there is none."""
+    """The differences of the board's pairs in points, a panel for each reference; None without any."""
     pairs = [pair for pair in board.pairs.pairs if not math.isnan(pair.difference.mean)]
     if not pairs:
         return None

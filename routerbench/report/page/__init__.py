@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -67,7 +68,7 @@ def _literal(value: Any) -> Any:
 
 def _breakable(text: str) -> Markup:
     """A name that may be broken after each of its words."""
-    return Markup("_<wbr>").join(printable(text).split("_"))
+    return Markup("<wbr>").join(re.split(r"(?<=[_/=])", printable(text)))
 
 
 def _sorted_by(cell: Cell) -> Markup:
