@@ -37,7 +37,9 @@ TURNS = 5
 
 def recorded(config: DictConfig) -> tuple[float, str | None]:
     """Images per second of a run, and the backend that it took, by its record."""
-    status = experiment.run(config, command="", console=Console(quiet=True), title="", warned=Warned())
+    status = experiment.run(
+        config, command="", repeat="", console=Console(quiet=True), title="", warned=Warned()
+    )
     assert status == "done", status
     record = records.read_record(records.run_folder(Path(config.runtime.results), run_id(identity(config))))
     assert record is not None

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from routerbench.bench.options import add_options, checked
+from routerbench.bench import options as of_bench
+from routerbench.report import options as of_report
 from routerbench.signals import EXIT_CODE, RequeueError, Warned, heeded
 
 USAGE = """\
@@ -38,11 +39,7 @@ def main() -> None:
     parser = Parser(prog="routerbench", usage=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="command", prog="routerbench", required=True)
     commands.add_parser("train", add_help=False, help="train what the settings say, and record it")
-    report = commands.add_parser("report", help="turn records into leaderboards")
-    report.add_argument("--results", type=Path, default=Path("results"), help="folder of the records")
-    report.add_argument(
-        "--paste", type=Path, metavar="FILE", help="also replace the board in this Markdown file"
-    )
+    of_report.add_options(commands.add_parser("report", help="turn records into leaderboards"))
     costs = commands.add_parser("costs", help="memory and traffic of a layout of GPUs, on paper")
     costs.add_argument("--gpus", type=int, metavar="N", help="all layouts of so many, instead of parallel.*")
     costs.add_argument(
@@ -51,7 +48,7 @@ def main() -> None:
     costs.add_argument(
         "words", nargs="*", metavar="SETTING", help="as those of train; several values: several tables"
     )
-    add_options(commands.add_parser("bench", help="time layers, routers and models on this machine"))
+    of_bench.add_options(commands.add_parser("bench", help="time layers, routers and models on this machine"))
     if sys.argv[1:2] == ["train"]:
         sys.exit(train(sys.argv[2:]))
     if sys.argv[1:2] == ["-sc"]:  # the shell asks for completions
@@ -61,20 +58,20 @@ def main() -> None:
         sys.exit(bench(arguments))
     if arguments.command == "costs":
         sys.exit(costs_on_paper(arguments.words, arguments.gpus, arguments.paste))
-    sys.exit(write_report(arguments.results, arguments.paste))
+    sys.exit(write_report(arguments))
 
 
-def write_report(results: Path, paste: Path | None) -> int:
+def write_report(arguments: argparse.Namespace) -> int:
     """`routerbench report`."""
-    from rich.console import Console
-
-    from routerbench import report
-
     try:
-        report.write_report(results, report.Question(), paste, Console())
-    except ValueError as error:
+        options = of_report.checked(arguments)
+        from rich.console import Console
+
+        from routerbench import report
+
+        return report.write_report(options, Console())
+    except (ValueError, OSError) as error:
         return _refuse(error)
-    return 0
 
 
 def costs_on_paper(words: list[str], num_gpus: int | None, paste: Path | None) -> int:
@@ -97,7 +94,7 @@ def costs_on_paper(words: list[str], num_gpus: int | None, paste: Path | None) -
 def bench(arguments: argparse.Namespace) -> int:
     """`routerbench bench`; 1 where a contestant failed."""
     try:
-        options = checked(arguments)
+        options = of_bench.checked(arguments)
         from rich.console import Console
 
         from routerbench.bench import command
@@ -183,9 +180,12 @@ def _check_parts(configs: Sequence[Any]) -> None:
 
 def _train_cells(words: list[str], configs: Sequence[Any], warned: Warned) -> int | None:
     """Train one cell after the other; an exit code where a scheduler asked to stop."""
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.hydra_config import HydraConfig
     from rich.console import Console
 
     from routerbench import experiment
+    from routerbench.compose import repeating
     from routerbench.identity import identity, run_id
 
     gc.freeze()  # what is imported stays: to look at it again takes each collection a fifth of a second
@@ -194,6 +194,7 @@ def _train_cells(words: list[str], configs: Sequence[Any], warned: Warned) -> in
         run_id(identity(config)): index for index, config in reversed(list(enumerate(configs, start=1)))
     }
 
+    config_dir = get_args_parser().parse_intermixed_args(words).config_dir
     refused: list[ValueError] = []
     requeued: list[RequeueError] = []
 
@@ -203,8 +204,11 @@ def _train_cells(words: list[str], configs: Sequence[Any], warned: Warned) -> in
         settings = identity(config)
         title = f"[{number[run_id(settings)]}/{len(configs)}] {_title(settings)}"
         command = f"routerbench train {shlex.join(words)}"
+        repeat = repeating(HydraConfig.get().overrides.task, config_dir)
         try:
-            experiment.run(config, command=command, console=console, title=title, warned=warned)
+            experiment.run(
+                config, command=command, repeat=repeat, console=console, title=title, warned=warned
+            )
         except ValueError as error:  # Hydra would go on to the next cell, and print a line of its own
             refused.append(error)
         except RequeueError as error:

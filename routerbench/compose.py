@@ -1,6 +1,7 @@
 """From the words of a command to configurations, and from Hydra's errors to one line."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from routerbench.schema import register_schema
 # Where a key that no file has is passed on to what it configures.
 FREE = ("model.arguments.", "optim.arguments.", "optim.schedule_arguments.", "hydra.")
 PART_OF_A_SPLIT = re.compile(r"^([\w.+]+=)([\w./-]+\[[\d.%]*:[\d.%]*\])$")
+QUOTED_PART = re.compile(r"^([\w.+]+=)'([\w./-]+\[[\d.%]*:[\d.%]*\])'$")
 
 
 def cells(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> list[DictConfig]:
@@ -65,6 +67,19 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
         return f"{word}: {str(cause).splitlines()[0]}"
     first, *more = str(error).strip().splitlines()
     return f"{first}: {more[0]}" if isinstance(error, OverrideParseException) and more else first
+
+
+def repeating(overrides: Sequence[str], config_dir: str | None) -> str:
+    """The command that runs one job alone, by the words of the task that Hydra gave to it.
+
+    A sweep of ours says which runs there are and no setting of them; one of the user may say both.
+    """
+    sweeps = [word for word in overrides if word.startswith("+sweep=")]
+    of_user = [word for word in sweeps if not (conf_dir() / "sweep" / f"{word[7:]}.yaml").exists()]
+    words = ["--config-dir", config_dir] if config_dir is not None else []
+    # Without the quotes that `quoted` gave them, for which the shell would want further ones.
+    words += [QUOTED_PART.sub(r"\1\2", word) for word in overrides if word not in sweeps or word in of_user]
+    return shlex.join(["routerbench", "train", *words, *["hydra.mode=RUN"] * bool(of_user)])
 
 
 def quoted(words: Sequence[str]) -> list[str]:

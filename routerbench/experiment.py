@@ -32,10 +32,13 @@ from routerbench.weights import FILES
 logger = logging.getLogger(__name__)
 
 
-def run(config: DictConfig, *, command: str, console: Console, title: str, warned: Warned) -> str:
+def run(
+    config: DictConfig, *, command: str, repeat: str, console: Console, title: str, warned: Warned
+) -> str:
     """Train, evaluate and record one configuration, unless that is done; gives back what became of it.
 
-    That is the record's status, or `running` where another process is at it. What was interrupted goes on
+    That is the record's status, or `running` where another process is at it. The record names the `command`
+    of which the run was a part, and that which would `repeat` it alone. What was interrupted goes on
     from its latest checkpoint. Raises ValueError for data or weights that cannot be used, before anything is
     written, CorruptImageError in the midst of a run, and RequeueError once the state of a run is kept whose
     scheduler `warned` it.
@@ -52,7 +55,8 @@ def run(config: DictConfig, *, command: str, console: Console, title: str, warne
                 earlier = look()
                 if earlier is None:
                     show = partial(display, console, title, config.epochs)
-                    return _run_and_record(config, settings, inputs, folder, command, show, warned)
+                    commands = {"command": command, "repeat": repeat}
+                    return _run_and_record(config, settings, inputs, folder, commands, show, warned)
         except records.RunningError as running:
             console.print(f"{title}  is being trained by {running}", markup=False, highlight=False)
             return "running"
@@ -78,37 +82,37 @@ def _run_and_record(
     settings: dict[str, Any],
     inputs: Inputs,
     folder: Path,
-    command: str,
+    commands: dict[str, str],
     show: Callable[[int], AbstractContextManager[Callable[[Row], None]]],
     warned: Warned,
 ) -> str:
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
     name, rows = run_id(settings), folder / "metrics.jsonl"
-    origin = provenance(choose_device(config.runtime.device), command)  # before the code can change
+    origin = provenance(choose_device(config.runtime.device)) | commands  # before the code can change
     started = datetime.now(timezone.utc).isoformat()
     if rank() == 0:
         _clear(folder)
         records.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
     wandb_mode = config.runtime.wandb if rank() == 0 else "disabled"
-    with (
-        mirror(folder, name, group_id(settings), settings, wandb_mode) as log_to_wandb,
-        show(config.epochs * len(inputs.data.train)) as log_to_screen,
-    ):
+    with mirror(folder, name, group_id(settings), settings, wandb_mode) as mirrored:
+        with show(config.epochs * len(inputs.data.train)) as log_to_screen:
 
-        def log(row: Row) -> None:
-            if rank() == 0:
-                records.append_row(rows, row)
-                log_to_wandb(row)
-                log_to_screen(row)
+            def log(row: Row) -> None:
+                if rank() == 0:
+                    records.append_row(rows, row)
+                    mirrored.log(row)
+                    log_to_screen(row)
 
-        attempt = partial(_outcome, folder, partial(measure, config, inputs, folder, log, warned))
-        outcome, accumulation_steps = _with_fewer_images_at_once(config, attempt)
-    finished = datetime.now(timezone.utc).isoformat()
-    origin |= {"accumulation_steps": accumulation_steps, "started": started, "finished": finished}
-    record = {"run_id": name, **outcome, "config": settings, "provenance": origin | outcome.pop("ran")}
-    if rank() == 0:
-        records.write_record(folder, record)
+            attempt = partial(_outcome, folder, partial(measure, config, inputs, folder, log, warned))
+            outcome, accumulation_steps = _with_fewer_images_at_once(config, attempt)
+        finished = datetime.now(timezone.utc).isoformat()
+        origin |= {"accumulation_steps": accumulation_steps, "started": started, "finished": finished}
+        origin |= outcome.pop("ran")
+        record = {"run_id": name, **outcome, "config": settings, "provenance": origin}
+        if rank() == 0:
+            records.write_record(folder, record)
+            mirrored.keep(record)
     return outcome["status"]
 
 

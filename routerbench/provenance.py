@@ -1,4 +1,4 @@
-"""Where a number comes from: the code, the libraries, the device and the command."""
+"""Where a number comes from: the code, the libraries and the device."""
 
 import platform
 import subprocess
@@ -11,14 +11,13 @@ import torch
 _PACKAGES = ("routerbench", "torch", "timm", "hydra-core", "numpy")
 
 
-def provenance(device: torch.device, command: str) -> dict[str, Any]:
-    """Commit, versions, device and command, by the names of a record."""
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Commit, versions and device, by the names of a record."""
     versions = {name: _version(name) for name in _PACKAGES}
     return {
         "commit": _commit(Path(__file__).parents[1]),
         "versions": {"python": platform.python_version(), **versions},
         "device": device_name(device),
-        "command": command,
     }
 
 

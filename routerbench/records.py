@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,25 +90,23 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:  # neither text nor JSON
+    except (ValueError, RecursionError):  # neither text nor JSON, or JSON that nobody would write
         record = None
-    if not _is_whole(record):
+    if not is_whole(record):
         raise ValueError(f"{path} is no record of a run: remove it to run again")
     return record
 
 
-def whole_records(results: Path | str) -> tuple[list[tuple[Path, dict[str, Any]]], list[Path]]:
-    """All records below `results`/runs, each with its folder, and the files that are no whole records."""
-    records, damaged = [], []
+def each_record(results: Path | str) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """Every `record.json` below `results`/runs with what it holds, None for one that is no whole record."""
     for path in sorted(Path(results, "runs").glob("*/record.json")):
         try:
             record = read_record(path.parent)
-        except ValueError:
-            damaged.append(path)
+        except (OSError, ValueError):
+            yield path, None
             continue
         if record is not None:  # it may be taken away while we read
-            records.append((path.parent, record))
-    return records, damaged
+            yield path, record
 
 
 def read_records(folder: Path | str) -> "pandas.DataFrame":
@@ -118,18 +116,19 @@ def read_records(folder: Path | str) -> "pandas.DataFrame":
     """
     import pandas  # half a second, which training need not wait for
 
-    records, damaged = whole_records(folder)
+    found = list(each_record(folder))
     with pandas.option_context("mode.string_storage", "python"):  # pyarrow knows valid unicode alone
-        frame = pandas.json_normalize([record for _, record in records])
-    frame.attrs["damaged"] = [str(path) for path in damaged]
+        frame = pandas.json_normalize([record for _, record in found if record is not None])
+    frame.attrs["damaged"] = [str(path) for path, record in found if record is None]
     return frame
 
 
-def _is_whole(record: Any) -> bool:
+def is_whole(record: Any) -> TypeGuard[dict[str, Any]]:
     """Whether the record says at least what was run and what became of it."""
     try:
-        named = [record["run_id"], record["config"]["router"]["name"], record["config"]["seed"]]
-        return record["schema"] == SCHEMA and record["status"] in STATUSES and None not in named
+        names, seed = [record["run_id"], record["config"]["router"]["name"]], record["config"]["seed"]
+        named = all(isinstance(name, str) for name in names) and type(seed) is int
+        return record["schema"] == SCHEMA and record["status"] in STATUSES and named
     except (KeyError, TypeError):
         return False
 

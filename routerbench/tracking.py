@@ -7,31 +7,46 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from routerbench.records import SCHEMA
+
 logger = logging.getLogger(__name__)
 
 
+class Mirror:
+    """A run in W&B; after its first error, or without a run, nothing goes there."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Log a row of metrics at its step."""
+        self._tell(lambda run: run.log(row, step=int(row["step"])))
+
+    def keep(self, record: dict[str, Any]) -> None:
+        """Put a record into the summary, whole but for the settings, and its metrics by their names too."""
+        # Whole, for rows that W&B writes after this change what stands there by name.
+        rest = {name: part for name, part in record.items() if name != "config"}
+        self._tell(
+            lambda run: run.summary.update({**record["metrics"], "record": {"schema": SCHEMA, **rest}})
+        )
+
+    def _tell(self, call: Callable[[Any], Any]) -> None:
+        run = self._run
+        if run is not None and _guarded(lambda: (call(run), True)) is None:
+            self._run = None
+
+
 @contextmanager
-def mirror(
-    folder: Path, run_id: str, group: str, settings: dict[str, Any], mode: str
-) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a function that logs a row to the W&B run of this id, and finish the run at the end.
+def mirror(folder: Path, run_id: str, group: str, settings: dict[str, Any], mode: str) -> Iterator[Mirror]:
+    """Give the W&B run of this id, and finish it at the end; in mode `disabled` one that goes nowhere.
 
-    Runs that differ by their seed alone share `group`. After a first error of W&B, or in mode `disabled`,
-    rows go nowhere.
+    Runs that differ by their seed alone share `group`.
     """
-    if mode == "disabled":
-        yield lambda row: None
-        return
-    run = _guarded(lambda: _start(folder, run_id, group, settings, mode))
-    alive = run is not None
-
-    def log(row: dict[str, Any]) -> None:
-        nonlocal alive
-        if alive:
-            alive = _guarded(lambda: (run.log(row, step=int(row["step"])), True)[1]) is True
-
+    run = None
+    if mode != "disabled":
+        run = _guarded(lambda: _start(folder, run_id, group, settings, mode))
     try:
-        yield log
+        yield Mirror(run)
     finally:
         if run is not None:
             _guarded(run.finish)

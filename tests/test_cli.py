@@ -1,5 +1,7 @@
 """The command: what is refused in one line with exit code 2, and what its exit code says."""
 
+import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -305,7 +307,9 @@ def test_done_is_code_0_and_a_second_time_nothing_is_left_to_do(
         "[2/4] pocket_vit dense seed 0",
         "2 done",
     ]
-    assert len(list(tmp_path.glob("results/runs/*/record.json"))) == 2
+    (record, _) = map(Path.read_text, sorted(tmp_path.glob("results/runs/*/record.json"), reverse=True))
+    again = ["routerbench", "train", "router=soft", "placement=last_2", *TINY, "runtime.wandb=disabled"]
+    assert sorted(shlex.split(json.loads(record)["provenance"]["repeat"])) == sorted(again)
     assert cli.train(words) == 0
     assert capfd.readouterr().out.splitlines()[-2:] == [
         "[2/4] pocket_vit dense seed 0  done before",

@@ -1,15 +1,18 @@
 """The cells of a command are those that Hydra runs, and its errors become one line."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from routerbench import cli
-from routerbench.compose import cells
+from routerbench.compose import cells, repeating
 from routerbench.config import conf_dir
+from routerbench.identity import identity, run_id
 
 OPTIM_HAS = (
     "optim has: name, arguments, lr, weight_decay, expert_weight_decay, head_weight_decay, layer_decay, "
@@ -138,3 +141,78 @@ def test_a_part_of_a_split_needs_no_quotes() -> None:
     for value in ("train[:90%]", "train[90%:]", "train[10:99.5%]"):
         for word in (f"data.train_split={value}", f"data.train_split='{value}'"):
             assert cells([word], None, False)[0].data.train_split == value
+
+
+def repeated(flags: list[str], words: list[str], config_dir: str | None = None) -> list[tuple[str, str, str]]:
+    """For every job that Hydra runs: its run, how to repeat it, and the run that this is."""
+    found = []
+
+    def run(config: DictConfig) -> None:
+        found.append((run_id(identity(config)), repeating(HydraConfig.get().overrides.task, config_dir)))
+
+    cli._hydra([*flags, *words], run)
+    triples = []
+    for name, command in found:
+        program, train, *again = shlex.split(command)
+        assert (program, train) == ("routerbench", "train")
+        if config_dir is not None:
+            assert again[:2] == ["--config-dir", config_dir]
+        (config,) = cells(again[2:] if config_dir else again, config_dir, multirun=False)
+        triples.append((name, command, run_id(identity(config))))
+    return triples
+
+
+@pytest.mark.parametrize(
+    ("flags", "words", "num_runs"),
+    [
+        ([], [], 1),
+        ([], ["router=soft", "seed=3", "+model.arguments={depth:2,embed_dim:16}", "placement=[1,3]"], 1),
+        ([], ["+recipe=pocket_vit", "router=hash", "data.train_split=train[:90%]"], 1),
+        (["-m"], ["router=soft,hash", "seed=range(0,2)", "placement=[0],[1,2]", "hydra.job.name=x"], 8),
+        (["-m"], ["+sweep=routers", "seed=5,6", "epochs=2"], 18),
+        ([], ["+sweep=placements", "placement=stage,none", "seed=7"], 2),
+    ],
+)
+def test_every_job_of_a_command_can_be_repeated_alone(
+    flags: list[str], words: list[str], num_runs: int
+) -> None:
+    triples = repeated(flags, words)
+    assert len(triples) == num_runs
+    for name, command, again in triples:
+        assert name == again
+        assert "+sweep" not in command
+
+
+def test_a_command_to_repeat_is_what_one_would_type() -> None:
+    ((_, command, _),) = repeated(
+        [], ["data.train_split=train[:90%]", "router=soft", "+model.arguments={depth:2}"]
+    )
+    assert command == (
+        "routerbench train 'data.train_split=train[:90%]' router=soft '+model.arguments={depth:2}'"
+    )
+    (first, *_) = repeated(["-m"], ["+sweep=routers", "seed=4"])
+    assert first[1] == "routerbench train seed=4 router=dense"
+
+
+def test_a_folder_of_the_user_is_kept_and_a_sweep_of_his_that_sets_something(tmp_path: Path) -> None:
+    for group, name, lines in (
+        ("data", "mine", "defaults: [digits]\nname: mine\n"),
+        (
+            "sweep",
+            "short",
+            "# @package _global_\nepochs: 2\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: '0,1'}}}\n",
+        ),
+    ):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / f"{name}.yaml").write_text(lines)
+    flags = ["--config-dir", str(tmp_path)]
+    triples = repeated(flags, ["data=mine", "+sweep=short"], str(tmp_path))
+    assert len(triples) == 2
+    for name, command, again in triples:
+        assert name == again
+        assert "+sweep=short" in command
+
+
+@pytest.mark.parametrize("path", sorted((conf_dir() / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_sweep_of_ours_sets_what_is_run_and_no_setting(path: Path) -> None:
+    assert set(OmegaConf.to_container(OmegaConf.load(path))) == {"hydra"}  # pyright: ignore[reportArgumentType]

@@ -77,7 +77,9 @@ def run(config: DictConfig) -> tuple[str, str]:
     """What became of the run, and what was shown."""
     shown = io.StringIO()
     console = Console(file=shown, width=200)
-    status = experiment.run(config, command="a command", console=console, title="[1/1] run", warned=Warned())
+    status = experiment.run(
+        config, command="a command", repeat="the same", console=console, title="[1/1] run", warned=Warned()
+    )
     return status, shown.getvalue()
 
 
@@ -97,6 +99,20 @@ def rows_of(config: DictConfig) -> list[dict[str, float]]:
 
 def never(*args: Any, **kwargs: Any) -> Any:
     pytest.fail("called")
+
+
+PARTS = {
+    "schema",
+    "run_id",
+    "status",
+    "error",
+    "metrics",
+    "evaluation",
+    "cost",
+    "placement_blocks",
+    "config",
+    "provenance",
+}
 
 
 def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
@@ -125,7 +141,7 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     assert all(value > 0 for value in record["cost"].values())
     versions = {"python", "routerbench", "torch", "timm", "hydra-core", "numpy"}
     assert set(record["provenance"]["versions"]) == versions
-    origin = {"commit", "versions", "device", "command", "started", "finished"}
+    origin = {"commit", "versions", "device", "command", "repeat", "started", "finished"}
     ran = {
         "attention",
         "backend",
@@ -137,7 +153,8 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
     }
     assert {*record["provenance"]} == origin | ran
     assert (record["provenance"]["attention"], record["provenance"]["backend"]) == ("fused", "loop")
-    assert record["provenance"]["command"] == "a command"
+    assert (record["provenance"]["command"], record["provenance"]["repeat"]) == ("a command", "the same")
+    assert set(record) == PARTS
     assert record["provenance"]["started"] < record["provenance"]["finished"]
 
     correct = np.load(folder / "correct.npy")

@@ -173,7 +173,9 @@ def run(config: DictConfig) -> Path:
     """The folder of the run, once it is done."""
     parts.verify(config)
     console = Console(file=io.StringIO())
-    status = experiment.run(config, command="a command", console=console, title="run", warned=Warned())
+    status = experiment.run(
+        config, command="a command", repeat="the same", console=console, title="run", warned=Warned()
+    )
     assert status == "done"
     return records.run_folder(Path(config.runtime.results), run_id(identity(config)))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from routerbench.report import Question, write_report
+from routerbench.report import Options, write_report
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -17,9 +17,9 @@ CODE = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), fl
 def test_board_is_that_of_the_records(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "results" / "pocket", tmp_path / "pocket")
     pasted = shutil.copy(README, tmp_path)
-    write_report(tmp_path / "pocket", Question(), Path(pasted), Console(quiet=True))
+    write_report(Options(tmp_path / "pocket", tmp_path / "pocket", paste=Path(pasted)), Console(quiet=True))
     assert Path(pasted).read_text(encoding="utf-8") == README.read_text(encoding="utf-8")
-    for name in ("LEADERBOARD.md", "leaderboard.csv"):
+    for name in ("LEADERBOARD.md", "leaderboard.csv", "leaderboard.tex"):
         assert (tmp_path / "pocket" / name).read_bytes() == (ROOT / "results" / "pocket" / name).read_bytes()
 
 

@@ -87,7 +87,7 @@ def composed(images: Path, tmp_path: Path) -> Compose:
 
 def run(config: DictConfig, warned: Warned | None = None) -> str:
     console = Console(file=io.StringIO())
-    return experiment.run(config, command="", console=console, title="", warned=warned or Warned())
+    return experiment.run(config, command="", repeat="", console=console, title="", warned=warned or Warned())
 
 
 def folder_of(config: DictConfig) -> Path:

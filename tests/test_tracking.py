@@ -25,12 +25,23 @@ SETTINGS = {
 ROWS = [{"step": 1, "train/loss": 2.0}, {"step": 2, "train/loss": 1.0}, {"step": 2, "test/top1": 0.5}]
 
 
+RECORD = {
+    "run_id": "digits-soft-s3-id",
+    "status": "done",
+    "metrics": {"test/top1": 0.5, "fewshot/10": 0.25},
+    "cost": {"params_total": 12},
+    "config": SETTINGS,
+    "error": None,
+}
+
+
 class Deaf:
     """A W&B run that fails at what it is told to."""
 
     def __init__(self, failing: str) -> None:
         self.failing = failing
         self.rows: list[dict[str, Any]] = []
+        self.summary: dict[str, Any] = {}
         self.finished = 0
 
     def log(self, row: dict[str, Any], step: int) -> None:
@@ -57,9 +68,9 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
 
 def mirrored(folder: Path, mode: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with mirror(folder, "digits-soft-s3-id", "digits-soft-group", SETTINGS, mode) as log:
+    with mirror(folder, "digits-soft-s3-id", "digits-soft-group", SETTINGS, mode) as mirrored:
         for row in ROWS:
-            log(row)
+            mirrored.log(row)
 
 
 def stored(folder: Path) -> list[Any]:
@@ -85,6 +96,33 @@ def messages_of(content: bytes) -> list[Any]:
             message.ParseFromString(content[start - length : start])
             messages.append(message)
     return messages
+
+
+@pytest.mark.filterwarnings("default")  # W&B's own
+def test_the_record_is_in_the_summary_of_an_offline_run(tmp_path: Path) -> None:
+    with mirror(tmp_path, "digits-soft-s3-id", "group", SETTINGS, "offline") as mirrored:
+        mirrored.log({"step": 1, "train/loss": 2.0, "test/top1": 0.125})
+        mirrored.keep(RECORD)
+    summaries = [message.summary for message in stored(tmp_path) if message.HasField("summary")]
+    kept = {item.key: json.loads(item.value_json) for one in summaries for item in one.update if item.key}
+    assert kept["record"] == {
+        "schema": 1,
+        "run_id": "digits-soft-s3-id",
+        "status": "done",
+        "metrics": {"test/top1": 0.5, "fewshot/10": 0.25},
+        "cost": {"params_total": 12},
+        "error": None,
+    }
+    assert kept["fewshot/10"] == 0.25
+
+
+def test_after_an_error_the_record_goes_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Deaf("log")
+    monkeypatch.setattr(wandb, "init", lambda **settings: run)
+    with mirror(tmp_path, "id", "group", SETTINGS, "online") as mirrored:
+        mirrored.log(ROWS[0])
+        mirrored.keep(RECORD)
+    assert (run.summary, run.finished) == ({}, 1)
 
 
 @pytest.mark.filterwarnings("default")  # W&B's own

@@ -78,7 +78,7 @@ def _measured(options: Options, command: str, console: Console) -> Record:
     repeats = options.repeats or 11
     results: Record = {
         "schema": SCHEMA,
-        "provenance": provenance(device, command),
+        "provenance": provenance(device) | {"command": command},
         "threads": threads,
         "clock": name,
         "repeats": repeats,

@@ -1,7 +1,27 @@
 """Records of runs -> leaderboards: runs, rows, boards, tables, then one file for each way to show them."""
 
-from routerbench.report.boards import Board, build_boards
-from routerbench.report.runs import read_runs
-from routerbench.report.write import Question, write_report
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Board", "Question", "build_boards", "read_runs", "write_report"]
+if TYPE_CHECKING:
+    from routerbench.report.boards import Board, build_boards
+    from routerbench.report.options import Options
+    from routerbench.report.runs import read_runs
+    from routerbench.report.write import write_report
+
+__all__ = ["Board", "Options", "build_boards", "read_runs", "write_report"]
+
+_HOME = {
+    "Board": "boards",
+    "Options": "options",
+    "build_boards": "boards",
+    "read_runs": "runs",
+    "write_report": "write",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: the words of the command are read without numpy and scipy."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'routerbench.report' has no attribute {name!r}")
+    return getattr(import_module(f"routerbench.report.{_HOME[name]}"), name)

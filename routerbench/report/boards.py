@@ -8,8 +8,8 @@ from routerbench.report.cells import DENSE, OF_MOE, cell_of, compared, is_dense,
 from routerbench.report.labels import differing, evaluated_otherwise, label_of
 from routerbench.report.metric import Metric
 from routerbench.report.pairs import Pair, Pairs, pairs_of
-from routerbench.report.rows import Row, origins_of, row_of
-from routerbench.report.runs import Run, Settings, finished_last, key_of, text_of
+from routerbench.report.rows import Row, row_of, together
+from routerbench.report.runs import Run, Settings, finished_last, key_of, of_one_configuration, text_of
 
 REFERENCES = (DENSE, "hash", "random")  # a router that does not beat them has learnt nothing
 EVALUATION = "evaluation at train capacity"
@@ -42,13 +42,13 @@ def build_boards(runs: Sequence[Run], by: Sequence[str], metric: Metric, delta: 
 
     `delta`: the difference, a fraction, within which two rows count as equivalent.
     """
-    cells: dict[str, list[Run]] = {}
-    twins: dict[str, list[Run]] = {}
-    for run in runs:
-        (twins if is_dense(run) else cells).setdefault(key_of(cell_of(run, by)), []).append(run)
-    dense_of = {key: key_of(without(cell_of(runs[0], by), OF_MOE)) for key, runs in cells.items()}
-    groups = [(runs, twins.get(dense_of[key], [])) for key, runs in cells.items()]
-    groups += [([], runs) for key, runs in twins.items() if key not in dense_of.values()]
+    cells: dict[str, list[list[Run]]] = {}
+    twins: dict[str, list[list[Run]]] = {}
+    for same in of_one_configuration(runs):
+        (twins if is_dense(same[0]) else cells).setdefault(key_of(cell_of(same[0], by)), []).append(same)
+    dense_of = {key: key_of(without(cell_of(same[0], by), OF_MOE)) for key, (same, *_) in cells.items()}
+    groups = [(configurations, twins.get(dense_of[key], [])) for key, configurations in cells.items()]
+    groups += [([], dense) for key, dense in twins.items() if key not in set(dense_of.values())]
     boards = [_board(sparse, dense, by, metric, delta) for sparse, dense in groups]
     boards.sort(key=lambda board: (order_of(board.settings), key_of(board.settings)))
     return _told_apart(boards)
@@ -63,39 +63,41 @@ def marks(place: int, board: Board) -> str:
 
 
 def _board(
-    sparse: Sequence[Run], dense: Sequence[Run], by: Sequence[str], metric: Metric, delta: float
+    sparse: Sequence[Sequence[Run]],
+    dense: Sequence[Sequence[Run]],
+    by: Sequence[str],
+    metric: Metric,
+    delta: float,
 ) -> Board:
-    runs = finished_last([*sparse, *dense])
-    settings = cell_of([*sparse, *dense][0], by)
-    rows = _rows(runs, by, metric)
+    """The board of these configurations, each with all its runs."""
+    given = [*sparse, *dense]
+    settings, configurations = cell_of(given[0][0], by), [finished_last(same) for same in given]
+    rows, num_runs = _rows(configurations, by, metric), sum(map(len, configurations))
     otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
     evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION
-    subtitle = f"{metric.name}, {evaluation}, {_weights(runs)}"
-    board = Board(
-        title_of(settings, by), subtitle, settings, by, metric, rows, pairs_of(rows, metric, delta), ()
-    )
-    return replace(board, notes=_notes(board, runs, len(sparse) + len(dense) - len(runs)))
+    subtitle = f"{metric.name}, {evaluation}, {_weights(rows)}"
+    pairs = pairs_of(rows, metric, delta)
+    board = Board(title_of(settings, by), subtitle, settings, by, metric, rows, pairs, ())
+    return replace(board, notes=_notes(board, sum(map(len, given)) - num_runs))
 
 
-def _weights(runs: Sequence[Run]) -> str:
-    """Which weights were evaluated; records from before there was a choice do not say."""
-    done = [run for run in runs if run["status"] == "done"]
-    return " or ".join(
-        WEIGHTS[name] for name in sorted({run.get("evaluation.weights", "raw") for run in done} or {"raw"})
-    )
+def _weights(rows: Sequence[Row]) -> str:
+    """Which weights were evaluated."""
+    names = {name for row in rows for name in row.origins["weights"]}
+    return " or ".join(WEIGHTS.get(name, f"{name} weights") for name in sorted(names or {"raw"}))
 
 
-def _rows(runs: Sequence[Run], by: Sequence[str], metric: Metric) -> list[Row]:
-    """A row for each compared configuration: references, then by mean score, then those without one."""
-    configurations: dict[str, list[Run]] = {}
-    for run in runs:
-        configurations.setdefault(key_of(compared(run, by)), []).append(run)
-    settings = [compared(same[0], by) for same in configurations.values()]
-    rows = [
-        row_of(label_of(own, settings, by), own, same, metric)
-        for own, same in zip(settings, configurations.values(), strict=True)
+def _rows(configurations: Sequence[Sequence[Run]], by: Sequence[str], metric: Metric) -> list[Row]:
+    """A row for what is compared: references, then by mean score, then those without one."""
+    rows: dict[str, list[Run]] = {}
+    for same in configurations:
+        rows.setdefault(key_of(compared(same[0], by)), []).extend(same)
+    settings = [compared(runs[0], by) for runs in rows.values()]
+    found = [
+        row_of(label_of(own, settings, by), own, sorted(runs, key=lambda run: run["config.seed"]), metric)
+        for own, runs in zip(settings, rows.values(), strict=True)
     ]
-    return sorted(rows, key=_order)
+    return sorted(found, key=_order)
 
 
 def _order(row: Row) -> tuple[int, bool, float, str]:
@@ -125,16 +127,21 @@ def _subtitled(board: Board, names: Sequence[str]) -> Board:
     return replace(board, subtitle=" · ".join([*settings, board.subtitle]))
 
 
-def _notes(board: Board, runs: Sequence[Run], repeated: int) -> list[str]:
+def _notes(board: Board, repeated: int) -> list[str]:
     signs = {sign for place in range(len(board.rows)) for sign in marks(place, board)}
+    mixed = dict.fromkeys(name for row in board.rows for name in row.mixed)
     texts = {
         UNFINISHED: "not every run of this row finished: its numbers stand for those that did",
-        MIXED: "the runs of this row differ in commit, device or versions",
+        MIXED: f"the runs of this row differ in {', '.join(mixed)}",
         FEWER_PAIRS: "dense lacks some seeds of this row: minus dense is taken over those that both finished",
     }
     notes = [f"{sign} {text}" for sign, text in texts.items() if sign in signs]
-    origins = {name: values for name, values in origins_of(runs).items() if len(values) > 1}
-    notes += [f"The runs of this board differ in {name}: {', '.join(it)}" for name, it in origins.items()]
+    origins = together([row.origins for row in board.rows if row.done])
+    notes += [
+        f"The runs of this board differ in {name}: {', '.join(values)}"
+        for name, values in origins.items()
+        if len(values) > 1
+    ]
     oom = [f"{row.label} {row.oom}" for row in board.rows if row.oom]
     notes += [f"Failed runs that were out of memory: {', '.join(oom)}"] * bool(oom)
     # A copied folder is not a second replication.

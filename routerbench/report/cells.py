@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from routerbench.report.runs import Run, Settings, settings_of, text_of
+from routerbench.report.runs import Run, Settings, paths_of, settings_of, text_of
 
 DENSE = "dense"
 MOE_IN_TITLE = ("placement", "num_experts", "capacity_factor", "group")
@@ -41,7 +41,7 @@ def belongs(name: str, names: Sequence[str]) -> bool:
 
 def checked_by(by: Sequence[str], runs: Sequence[Run]) -> Sequence[str]:
     """`by` itself; ValueError where one of them is no setting of these runs."""
-    names = {path.removeprefix("config.") for run in runs for path in run if path.startswith("config.")}
+    names = {path.removeprefix("config.") for path in paths_of(runs) if path.startswith("config.")}
     known = sorted({name.split(".")[0] for name in names} - {"seed"})
     for one in by:
         if one == "seed" or not any(belongs(name, [one]) for name in names):

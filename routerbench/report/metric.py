@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from routerbench.report.runs import Run
-
-TOP1 = "test/top1"
+from routerbench.report.options import TOP1
+from routerbench.report.runs import Run, paths_of
 
 
 @dataclass(frozen=True)
@@ -22,19 +21,14 @@ class Metric:
 
 def metric_of(name: str, runs: Sequence[Run]) -> Metric:
     """The metric of this name; ValueError where no finished run has it, or where it is no accuracy."""
-    known = sorted({metric for run in runs for metric in _accuracies(run)})
+    of_finished = paths_of(run for run in runs if run["status"] == "done")
+    metrics = [path.removeprefix("metrics.") for path in of_finished if path.startswith("metrics.")]
+    known = [metric for metric in metrics if _is_accuracy(metric)]
     # Without any number at all (all runs failed) the boards still say what became of the runs.
     if name not in known and (known or name != TOP1):
         choices = ", ".join(known) or "nothing, as no run finished"
         raise ValueError(f"metric={name!r} is no accuracy of these runs: they have {choices}")
     return Metric(name, "top-1 %" if name == TOP1 else f"{name} %")
-
-
-def _accuracies(run: Run) -> list[str]:
-    if run["status"] != "done":
-        return []
-    names = [path.removeprefix("metrics.") for path in run if path.startswith("metrics.")]
-    return [name for name in names if _is_accuracy(name)]
 
 
 def _is_accuracy(name: str) -> bool:

@@ -5,13 +5,28 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
 
 from routerbench.report.metric import Metric
-from routerbench.report.runs import Run, Settings, settings_of
+from routerbench.report.runs import Run, Settings, paths_of, settings_of, text_of
 from routerbench.stats import Estimate, t_interval
 
 CONFIDENCE = 0.95
+UNKNOWN = "unknown"
+HASH = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")
+# What there is with every record, and what it means where a record does not say.
+TOLD_ALWAYS = {"provenance.commit": UNKNOWN, "provenance.device": UNKNOWN, "evaluation.weights": "raw"}
+# Beside the settings, what can change a number: the code and the machine, how it was computed there (parts of
+# a batch after a lack of memory, processes), and images that could not be read.
+ORIGINS = (
+    "provenance.versions.",
+    "provenance.attention",
+    "provenance.backend",
+    "provenance.accumulation_steps",
+    "provenance.parallel.",
+    "provenance.corrupt_images",
+)
+NAME = re.compile(r"^(provenance|evaluation)\.(versions\.)?")
 
 
 @dataclass(frozen=True)
@@ -62,8 +77,9 @@ class Row:
         return self.done > 0 and self.failed + self.diverged > 0
 
     @property
-    def mixed(self) -> bool:
-        return any(len(values) > 1 for values in self.origins.values())
+    def mixed(self) -> list[str]:
+        """The origins in which its runs differ."""
+        return [name for name, values in self.origins.items() if len(values) > 1]
 
 
 def row_of(label: str, compared: Settings, runs: Sequence[Run], metric: Metric) -> Row:
@@ -90,17 +106,25 @@ def row_of(label: str, compared: Settings, runs: Sequence[Run], metric: Metric) 
 
 
 def origins_of(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The distinct commits, devices, package versions and evaluated weights behind finished runs."""
-    packages = sorted({path for run in runs for path in run if path.startswith("provenance.versions.")})
-    names = {"provenance.commit": "commit", "provenance.device": "device"}
-    names |= {path: path.removeprefix("provenance.versions.") for path in packages}
-    done = [run for run in runs if run["status"] == "done"]
-    return {name: sorted({_origin(run.get(path)) for run in done}) for path, name in names.items()}
+    """By name what can change a number and is no setting: its distinct values behind these finished runs.
+
+    Those of `TOLD_ALWAYS` stand there always, all else where one of the runs tells.
+    """
+    told = [path for path in paths_of(runs) if path.startswith(ORIGINS)]
+    paths = dict.fromkeys([*TOLD_ALWAYS, *sorted(told)])
+    return {NAME.sub("", path): sorted({_origin(run, path) for run in runs}) for path in paths}
 
 
-def _origin(value: Any) -> str:
+def together(origins: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, list[str]]:
+    """The origins of several rows as one; a dense row has no backend, and differs in none."""
+    names = dict.fromkeys(chain(*origins))
+    return {name: sorted({value for one in origins for value in one.get(name, ())}) for name in names}
+
+
+def _origin(run: Run, path: str) -> str:
     """The text of one origin, a commit's hash cut to ten characters."""
-    return "unknown" if value is None else re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", str(value))
+    value = text_of(run.get(path, TOLD_ALWAYS.get(path, UNKNOWN)))
+    return HASH.sub(r"\1", value) if path == "provenance.commit" else value
 
 
 def _cost_of(done: Sequence[Run]) -> Cost:

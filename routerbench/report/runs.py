@@ -1,35 +1,62 @@
 """Records -> runs: plain mappings from path to value, and what makes two of them equal."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routerbench.records import whole_records
+from routerbench.records import each_record
 
 Run = Mapping[str, Any]  # "status", "config.router.name", "cost.flops_per_image", ... without the nulls
 Settings = Mapping[str, Any]  # "router.name", "optim.lr", ...: a part of a run's configuration
 
+PARTS = (
+    "run_id",
+    "status",
+    "error",
+    "config",
+    "metrics",
+    "evaluation",
+    "cost",
+    "placement_blocks",
+    "provenance",
+)
+MOST_NAMED = 20  # in one line
+NUMBERS = ("metrics.", "cost.")
+LARGEST = sys.float_info.max  # JSON knows more digits, and Python infinity
+
 
 @dataclass(frozen=True)
 class Found:
-    """The runs of a source, and the names of what could not be read there."""
+    """The runs of a source, the names of what could not be read there, and what else is to be said of it."""
 
     runs: Sequence[Run]
-    damaged: Sequence[str]
+    damaged: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
 
 def read_runs(results: Path) -> Found:
     """The runs of a results folder; each has its folder under "folder" (a Path), for its curves and maps."""
-    records, damaged = whole_records(results)
-    runs = [run_of(record) | {"folder": folder} for folder, record in records]
-    return Found(in_order(runs), [path.relative_to(results).as_posix() for path in damaged])
+    runs, damaged = [], []
+    for path, record in each_record(results):
+        if record is None:
+            damaged.append(path.relative_to(results).as_posix())
+        else:
+            runs.append(run_of(record) | {"folder": path.parent})
+    return Found(in_order(runs), damaged)
 
 
 def run_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as a run."""
-    return dict(_flat("", record))
+    """A whole record as a run, with the metrics and costs that are no finite numbers under "no_numbers"."""
+    run: dict[str, Any] = {}
+    for part in PARTS:
+        _add(run, part, record.get(part))
+    unknown = [path for path, value in run.items() if path.startswith(NUMBERS) and not _is_number(value)]
+    for path in unknown:
+        del run[path]
+    return run | ({"no_numbers": unknown} if unknown else {})
 
 
 def in_order(runs: Iterable[Run]) -> list[Run]:
@@ -39,9 +66,16 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
 
 def settings_of(run: Run) -> dict[str, Any]:
     """The configuration of a run without its seed."""
-    settings = {path.removeprefix("config."): run[path] for path in sorted(run) if path.startswith("config.")}
-    settings.pop("seed")
-    return settings
+    return {
+        path[len("config.") :]: run[path]
+        for path in run
+        if path.startswith("config.") and path != "config.seed"
+    }
+
+
+def paths_of(runs: Iterable[Run]) -> list[str]:
+    """All that any of the runs has, in the order of the alphabet."""
+    return sorted(set().union(*runs))
 
 
 def key_of(settings: Settings) -> str:
@@ -49,10 +83,18 @@ def key_of(settings: Settings) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
+def of_one_configuration(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs in groups of equal settings, by the order of each group's first."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(key_of(settings_of(run)), []).append(run)
+    return list(groups.values())
+
+
 def finished_last(runs: Iterable[Run]) -> list[Run]:
-    """The runs sorted by seed; where two have configuration and seed in common, the one finished later."""
-    kept = {(key_of(settings_of(run)), run["config.seed"]): run for run in runs}
-    return sorted(kept.values(), key=lambda run: run["config.seed"])
+    """Runs of one configuration sorted by seed; where two have the seed in common, the one finished later."""
+    kept = {run["config.seed"]: run for run in runs}
+    return [kept[seed] for seed in sorted(kept)]
 
 
 def text_of(value: Any) -> str:
@@ -60,16 +102,27 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, part in value.items():
-            yield from _flat(f"{prefix}.{name}" if prefix else str(name), part)
-    elif value is not None and value != {}:
-        yield prefix, _plain(value)
+def some(names: Sequence[str]) -> str:
+    """The first of the names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """8 for 8.0, so that both are one setting and one text."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return [_plain(part) for part in value] if isinstance(value, list) else value
+    return [plain(part) for part in value] if isinstance(value, list) else value
+
+
+def _add(run: dict[str, Any], path: str, value: Any) -> None:
+    """Add what stands at this path of a record, all that is in it by paths of their own."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _add(run, f"{path}.{name}", part)
+    elif value is not None:
+        run[sys.intern(path)] = plain(value)  # ten thousand runs have their paths in common
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from routerbench.report.table import PLUS_MINUS, Section, Table, printable
+from routerbench.report.table import PLUS_MINUS, Column, Section, Table, printable
 
 LABEL_WIDTH = 22  # holds sinkhorn_expert_choice; longer labels take more lines
 
@@ -26,8 +27,9 @@ def _print_table(table: Table, console: Console) -> None:
     _print_lines([table.caption] if table.caption else [], "dim", console)
     names = [printable(line.cells[0].text) for line in table.lines]
     blocks = [_block(table, column) for column in range(1, len(table.columns))]
-    for part in _parts(blocks, console.width - min(LABEL_WIDTH, max(map(len, names), default=0))):
-        console.print(_grid(table, names, part))
+    width = _label_width(table.columns[0], names)
+    for part in _parts(blocks, console.width - width):
+        console.print(_grid(table, names, part, width))
         console.print()
     if table.notes:
         _print_lines(table.notes, "yellow", console)
@@ -37,6 +39,11 @@ def _print_table(table: Table, console: Console) -> None:
 def _print_lines(lines: Sequence[str], style: str, console: Console) -> None:
     for line in lines:
         console.print(Text(printable(line), style))
+
+
+def _label_width(column: Column, names: Sequence[str]) -> int:
+    header = column.short.split("\n")
+    return min(LABEL_WIDTH, max(map(cell_len, [*header, *names])))
 
 
 def _parts(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[str]]]:
@@ -50,7 +57,7 @@ def _filled(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[s
     parts: list[list[Sequence[str]]] = []
     left = 0
     for block in blocks:
-        needed = len(block[0]) + 1  # and the space between two columns
+        needed = cell_len(block[0]) + 1  # and the space between two columns
         if not parts or needed > left:
             parts.append([])
             left = width
@@ -59,11 +66,12 @@ def _filled(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[s
     return parts
 
 
-def _grid(table: Table, names: Sequence[str], blocks: Sequence[Sequence[str]]) -> Grid:
+def _grid(table: Table, names: Sequence[str], blocks: Sequence[Sequence[str]], width: int) -> Grid:
+    # The widths are given, as rich would measure each text of each column for them.
     grid = Grid(box=SIMPLE_HEAD, padding=0, show_edge=False)
-    grid.add_column(table.columns[0].short, overflow="fold", max_width=LABEL_WIDTH)
+    grid.add_column(table.columns[0].short, overflow="fold", width=width)
     for first, second, *_ in blocks:
-        grid.add_column(f"{first}\n{second}", no_wrap=True, min_width=len(first))
+        grid.add_column(f"{first}\n{second}", no_wrap=True, width=cell_len(first))
     texts = [block[2:] for block in blocks]
     for number, (line, *cells) in enumerate(zip(table.lines, names, *texts, strict=True), 1):
         # Text, not str: rich would read [red] in a name as a colour.

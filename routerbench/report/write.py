@@ -1,58 +1,65 @@
-"""Runs -> boards in the terminal and in files."""
+"""A report's answer in the terminal and in files."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from routerbench.paste import pasted_file
 from routerbench.records import write_text
-from routerbench.report import markdown, sheet
-from routerbench.report.board_tables import LEGEND, section_of
-from routerbench.report.boards import build_boards
-from routerbench.report.cells import checked_by
-from routerbench.report.metric import TOP1, metric_of
-from routerbench.report.runs import read_runs
+from routerbench.report import sheet
+from routerbench.report.answer import Answer, boards_answer, boards_of, claims_answer
+from routerbench.report.latex import latex
+from routerbench.report.markdown import markdown
+from routerbench.report.null_check import check_null
+from routerbench.report.options import Options
+from routerbench.report.page import Part, board_parts, page
+from routerbench.report.sources import read
 from routerbench.report.terminal import print_sections
 
 
-@dataclass(frozen=True)
-class Question:
-    """What a report is asked: what its rows differ in, the accuracy to compare, and `delta` in points."""
+def write_report(options: Options, console: Console) -> int:
+    """Print the report that the options ask for and write it in all formats; 1 where the null check fails.
 
-    by: Sequence[str] = ("router",)
-    metric: str = TOP1
-    delta: float = 0.3
-
-
-def write_report(results: Path, question: Question, paste: Path | None, console: Console) -> None:
-    """Print the boards of a results folder, write them into it in all formats, paste them into a file.
-
-    ValueError without a finished run below the folder, for a question that its runs cannot answer, or
-    without the two marker lines in the file.
+    ValueError without a finished run, for a question that the runs cannot answer, or without the two marker
+    lines in the file that it is pasted into.
     """
-    found = read_runs(results)
-    if not found.runs:
-        raise ValueError(_nothing_found(results, found.damaged))
-    by, metric = checked_by(question.by, found.runs), metric_of(question.metric, found.runs)
-    boards = build_boards(found.runs, by, metric, question.delta / 100)
-    sections = [section_of(board) for board in boards]
-    remarks = [*LEGEND, *(f"Left out, as it cannot be read: {path}" for path in found.damaged)]
-    files = {
-        results / "leaderboard.csv": sheet.csv(boards),
-        results / "LEADERBOARD.md": "# Leaderboard\n\n" + markdown.markdown(sections, remarks, "##"),
-    }
-    if paste is not None:
-        files[paste.resolve()] = pasted_file(paste, markdown.markdown(sections, remarks, "###"), "board")
-    print_sections(sections, remarks, console)
-    for path, text in files.items():
+    found = read(options)
+    if options.check_null:
+        check = check_null(boards_of(found, options))
+        print_sections([check.section], [], console)
+        return check.exit_code
+    answer = claims_answer(found, options) if options.claims else boards_answer(found, options)
+    files = _claims_files(answer) if options.claims else _board_files(answer)
+    pasted = {} if options.paste is None else _pasted(answer, options.paste)
+    print_sections(answer.sections, answer.remarks, console)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for path, text in ({options.out / name: text for name, text in files.items()} | pasted).items():
         write_text(path, text)
+    return 0
 
 
-def _nothing_found(results: Path, damaged: Sequence[str]) -> str:
-    unread = f"; cannot be read: {', '.join(damaged)}" if damaged else ""
-    return (
-        f"results={str(results)!r} holds no finished run: "
-        f"give the folder that holds runs/<run_id>/record.json{unread}"
-    )
+def _board_files(answer: Answer) -> dict[str, str]:
+    parts = [
+        *board_parts(answer.boards, answer.of_boards),
+        *(Part(section) for section in answer.beyond),
+    ]
+    return {
+        "leaderboard.csv": sheet.csv(answer.boards),
+        "LEADERBOARD.md": "# Leaderboard\n\n" + markdown(answer.sections, answer.remarks, "##"),
+        "leaderboard.tex": latex(answer.sections, answer.remarks),
+        "report.html": page(parts, answer.runs, answer.remarks),
+    }
+
+
+def _claims_files(answer: Answer) -> dict[str, str]:
+    return {
+        "CLAIMS.md": "# Claims of the studies\n\n" + markdown(answer.sections, answer.remarks, "##"),
+        "claims.tex": latex(answer.sections, answer.remarks),
+        "claims.html": page([Part(*answer.beyond)], answer.runs, answer.remarks),
+    }
+
+
+def _pasted(answer: Answer, document: Path) -> dict[Path, str]:
+    """The document with the boards, or with the claims, between its marker lines."""
+    lines = markdown(answer.of_boards or answer.beyond, answer.remarks, "###")
+    return {document.resolve(): pasted_file(document, lines, "board" if answer.boards else "claim")}

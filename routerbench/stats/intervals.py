@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def t_interval(values: Sequence[float], confidence: float) -> Estimate:
     if n < 2:
         return Estimate(mean, math.nan, math.nan, n)
     # Not the percentile bootstrap: of its nominal 95 % intervals over three seeds 74 % hold the mean.
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    half = float(stdtrit(n - 1, (1 + confidence) / 2) * np.std(values, ddof=1) / math.sqrt(n))
     return Estimate(mean, mean - half, mean + half, n)
 
 

@@ -222,7 +222,7 @@ def test_rows_of_mixed_origin_are_marked(results: Path, write_run: WriteRun, boa
     assert [marks(place, board) for place in range(len(board.rows))] == ["†", "‡"]
     assert board.notes == [
         "† not every run of this row finished: its numbers stand for those that did",
-        "‡ the runs of this row differ in commit, device or versions",
+        "‡ the runs of this row differ in commit, torch",
         "The runs of this board differ in commit: 0123456789, unknown",
         "The runs of this board differ in device: NVIDIA H100, cpu",
         "The runs of this board differ in torch: 2.5.0, 2.6.0",

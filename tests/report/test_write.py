@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from routerbench.report import Question, write_report
+from routerbench.report import Options, write_report
 
 WriteRun = Callable[..., Path]
 
@@ -19,12 +19,14 @@ def quiet() -> Console:
 def test_files_and_terminal(results: Path, write_run: WriteRun) -> None:
     write_run("soft", 0, 0.8)
     console = quiet()
-    write_report(results, Question(), None, console)
+    write_report(Options(results, results), console)
     assert isinstance(console.file, StringIO)
     assert "soft" in console.file.getvalue()
     assert (results / "LEADERBOARD.md").read_text().startswith("# Leaderboard\n\n## landcover32 · ")
     assert (results / "leaderboard.csv").read_text().startswith("board,title,router,metric,score_mean,")
-    assert sorted(path.name for path in results.iterdir()) == ["LEADERBOARD.md", "leaderboard.csv", "runs"]
+    assert "% Needs" in (results / "leaderboard.tex").read_text()
+    names = ["LEADERBOARD.md", "leaderboard.csv", "leaderboard.tex", "runs"]
+    assert sorted(path.name for path in results.iterdir()) == names
 
 
 def test_the_same_records_give_the_same_bytes(results: Path, write_run: WriteRun, tmp_path: Path) -> None:
@@ -32,15 +34,15 @@ def test_the_same_records_give_the_same_bytes(results: Path, write_run: WriteRun
         for router in ("dense", "soft", "hash"):
             write_run(router, seed, 0.1 * seed + 0.3)
     write_run("soft", 4, 0.8).write_text("{")
-    write_report(results, Question(), None, quiet())
+    write_report(Options(results, results), quiet())
     first = {path.name: path.read_bytes() for path in results.glob("*.*")}
-    write_report(results, Question(), None, quiet())
+    write_report(Options(results, results), quiet())
     assert {path.name: path.read_bytes() for path in results.glob("*.*")} == first
     # Another place, other folder names, thus another order.
     moved = tmp_path / "moved"
     for number, path in enumerate(sorted(results.glob("runs/00*"), reverse=True)):
         shutil.copytree(path, moved / "runs" / (path.name if path.name == "009" else f"{number}x"))
-    write_report(moved, Question(), None, quiet())
+    write_report(Options(moved, moved), quiet())
     assert {path.name: path.read_bytes() for path in moved.glob("*.*")} == first
 
 
@@ -48,7 +50,7 @@ def test_paste(results: Path, write_run: WriteRun, tmp_path: Path) -> None:
     write_run("soft", 0, 0.8)
     readme = tmp_path / "README.md"
     readme.write_bytes(b"# Read\r\n<!-- board:begin -->\nold\n<!-- board:end -->\nrest\n")
-    write_report(results, Question(), readme, quiet())
+    write_report(Options(results, results, paste=readme), quiet())
     text = readme.read_bytes().decode()
     assert text.startswith("# Read\r\n<!-- board:begin -->\n### landcover32 · ")
     assert text.endswith("where that differs.\n<!-- board:end -->\nrest\n")
@@ -59,7 +61,7 @@ def test_paste_keeps_a_link(results: Path, write_run: WriteRun, tmp_path: Path) 
     write_run("soft", 0, 0.8)
     (tmp_path / "real.md").write_text("<!-- board:begin -->\n<!-- board:end -->\n")
     (tmp_path / "link.md").symlink_to("real.md")
-    write_report(results, Question(), tmp_path / "link.md", quiet())
+    write_report(Options(results, results, paste=tmp_path / "link.md"), quiet())
     assert (tmp_path / "link.md").is_symlink()
     assert "### landcover32" in (tmp_path / "real.md").read_text()
 
@@ -73,7 +75,7 @@ def test_paste_without_markers_writes_nothing(results: Path, write_run: WriteRun
         "once each, in this order: add them"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        write_report(results, Question(), readme, quiet())
+        write_report(Options(results, results, paste=readme), quiet())
     assert [path.name for path in results.iterdir()] == ["runs"]
 
 
@@ -82,7 +84,7 @@ def test_paste_into_nothing(results: Path, write_run: WriteRun, tmp_path: Path) 
     missing = tmp_path / "missing.md"
     message = f"paste={str(missing)!r} is not a file: give the Markdown file that shows the boards"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        write_report(results, Question(), missing, quiet())
+        write_report(Options(results, results, paste=missing), quiet())
 
 
 @pytest.mark.parametrize("folder", ["results", "missing"])
@@ -92,13 +94,13 @@ def test_no_finished_run(results: Path, folder: str) -> None:
         f"results={str(where)!r} holds no finished run: give the folder that holds runs/<run_id>/record.json"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        write_report(where, Question(), None, quiet())
+        write_report(Options(where, where), quiet())
 
 
 def test_damaged_records_are_named(results: Path, write_run: WriteRun) -> None:
     write_run("soft", 0, 0.8)
     write_run("soft", 1, 0.8, run_id="broken").write_text("{")
-    write_report(results, Question(), None, quiet())
+    write_report(Options(results, results), quiet())
     assert (
         (results / "LEADERBOARD.md")
         .read_text()
@@ -113,7 +115,7 @@ def test_only_damaged_records(results: Path, write_run: WriteRun) -> None:
         "give the folder that holds runs/<run_id>/record.json; cannot be read: runs/broken/record.json"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        write_report(results, Question(), None, quiet())
+        write_report(Options(results, results), quiet())
 
 
 def test_a_file_is_written_whole_or_not(
@@ -127,12 +129,12 @@ def test_a_file_is_written_whole_or_not(
 
     monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(OSError, match=r"^no space left$"):
-        write_report(results, Question(), None, quiet())
+        write_report(Options(results, results), quiet())
     assert (results / "leaderboard.csv").read_text() == "before"
     assert sorted(path.name for path in results.iterdir()) == ["leaderboard.csv", "runs"]
 
 
 def test_a_name_that_is_no_unicode_is_spelt_out(results: Path, write_run: WriteRun) -> None:
     write_run("half \ud800", 0, 0.8)
-    write_report(results, Question(), None, quiet())
+    write_report(Options(results, results), quiet())
     assert ",half \\ud800," in (results / "leaderboard.csv").read_text(encoding="utf-8")
