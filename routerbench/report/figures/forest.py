@@ -28,12 +28,13 @@ LOOKS = {  # shape, line and inside: a verdict can be told without its colour
     "worse": ("v", WORSE, WORSE),
     "equivalent": ("s", ACCENT, ACCENT),
     "undecided": ("o", MUTED, PAPER),
+    "not tested": ("x", MUTED, MUTED),
 }
-SIGNS = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○"}
+SIGNS = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○", "not tested": "✕"}
 
 
 def forest(board: Board) -> Picture | None:
-    """The differences of the board's pairs in points, a panel for each reference; None where there is none."""
+    """The differences of the board's pairs in points, a panel for each reference; None without any."""
     pairs = [pair for pair in board.pairs.pairs if not math.isnan(pair.difference.mean)]
     if not pairs:
         return None
@@ -65,7 +66,7 @@ def _draw(axes: Axes, board: Board, pairs: Sequence[Pair]) -> None:
 
 
 def _draw_pair(axes: Axes, place: int, pair: Pair, by_seed: Sequence[float]) -> None:
-    marker, line, inside = LOOKS[pair.verdict]
+    marker, line, inside = LOOKS[_verdict(pair)]
     low, mean, high = (
         100 * value for value in (pair.difference.low, pair.difference.mean, pair.difference.high)
     )
@@ -81,13 +82,19 @@ def _by_seed(board: Board, pair: Pair) -> list[float]:
     return [100 * (own[seed] - other[seed]) for seed in sorted(own.keys() & other.keys())]
 
 
+def _verdict(pair: Pair) -> str:
+    return pair.verdict if pair.tested else "not tested"
+
+
 def _description(board: Board, pairs: Sequence[Pair]) -> str:
-    verdicts = [pair.verdict for pair in pairs]
-    counts = [f"{SIGNS[name]} {name}: {verdicts.count(name)}" for name in SIGNS]
+    verdicts = [_verdict(pair) for pair in pairs]
+    counts = [f"{sign} {name}: {verdicts.count(name)}" for name, sign in SIGNS.items() if name in verdicts]
+    delta = board.pairs.delta
     left_out = len(pairs) - MAX_PAIRS
     parts = [
         f"{board.metric.label.removesuffix(' %')} minus that of the reference, in points, with its 95 % "
-        f"interval; small dots are single seeds, the band is ± {100 * board.pairs.delta:g} points. {', '.join(counts)}.",
+        f"interval; small dots are single seeds, the band is delta, ± {100 * delta:g} points. "
+        f"{', '.join(counts)}.",
         *([f"The last {left_out} pairs are not drawn."] if left_out > 0 else []),
     ]
     return " ".join(parts)

@@ -1,26 +1,23 @@
 """Learning curves: test accuracy and training loss by epoch, mean and interval over seeds."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from routerbench.report.boards import Board
 from routerbench.report.cells import DENSE
 from routerbench.report.figures.curves import Curves, read_curves
+from routerbench.report.figures.panels import panel_title, panels
 from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import ACCENT, MUTED, WIDTH_INCHES, WORSE, drawing, short
+from routerbench.report.figures.style import ACCENT, MUTED, WORSE, drawing
 from routerbench.report.rows import CONFIDENCE, Row
 from routerbench.report.runs import Run
 from routerbench.stats import Estimate, t_interval
 
 LOSS = "train/task_loss"
 MAX_ROWS = 12
-MAX_COLUMNS = 4
-PANEL_LABEL = 24  # letters that fit a panel
 
 ByEpoch = Mapping[int, float]
 
@@ -44,9 +41,9 @@ def learning_curves(board: Board) -> list[Picture]:
     pictures = []
     for name, label, scale in shown:
         lines = [_lines_of(row, curves, name, scale) for row, curves in zip(rows, read, strict=True)]
-        panels = [one for one in lines if one.done or one.unfinished]
-        if panels:
-            pictures.append(_picture(panels, label, remarks))
+        told = [one for one in lines if one.done or one.unfinished]
+        if told:
+            pictures.append(_picture(told, label, remarks))
     return pictures
 
 
@@ -69,24 +66,15 @@ def _remarks(read: Sequence[Sequence[Curves]], rows_left_out: int) -> list[str]:
     return remarks + ([f"The last {rows_left_out} rows are not drawn."] if rows_left_out else [])
 
 
-def _picture(panels: Sequence[_Lines], label: str, remarks: Sequence[str]) -> Picture:
-    columns = min(len(panels), MAX_COLUMNS)
-    num_rows = math.ceil(len(panels) / columns)
-    dense = next((_estimates(panel.done) for panel in panels if panel.is_dense), {})
+def _picture(shown: Sequence[_Lines], label: str, remarks: Sequence[str]) -> Picture:
+    dense = next((_estimates(panel.done) for panel in shown if panel.is_dense), {})
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 1.45 * num_rows + 0.3), layout="constrained")
-        grid = figure.subplots(num_rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-        for axes, panel in zip(grid, panels, strict=False):
+        figure, grid = panels(len(shown), 1.5, "epoch", label, share=True)
+        for axes, panel in zip(grid, shown, strict=True):
             _draw(axes, panel, dense)
-        for axes in grid[len(panels) :]:
-            axes.set_visible(False)
-        for axes in grid[max(len(panels) - columns, 0) : len(panels)]:
-            axes.tick_params(labelbottom=True)
-        figure.supxlabel("epoch", size=9, color=MUTED)
-        figure.supylabel(label, size=9, color=MUTED)
     return Picture(
         f"Learning curves: {label.removesuffix(' %')}",
-        " ".join([_words(panels, bool(dense)), *remarks]),
+        " ".join([_words(shown, bool(dense)), *remarks]),
         figure,
     )
 
@@ -102,7 +90,7 @@ def _draw(axes: Axes, panel: _Lines, dense: Mapping[int, Estimate]) -> None:
     axes.fill_between(epochs, low, high, color=ACCENT, alpha=0.22, linewidth=0)
     marker = "." if len(epochs) == 1 else ""
     axes.plot(epochs, mean, color=ACCENT, linewidth=1.5, marker=marker)
-    axes.set_title(short(panel.label, PANEL_LABEL), size=8)
+    axes.set_title(panel_title(panel.label), size=8)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.grid(axis="y")
 
@@ -113,7 +101,7 @@ def _estimates(runs: Sequence[ByEpoch]) -> dict[int, Estimate]:
     return {epoch: t_interval([run[epoch] for run in runs if epoch in run], CONFIDENCE) for epoch in epochs}
 
 
-def _words(panels: Sequence[_Lines], with_dense: bool) -> str:
+def _words(shown: Sequence[_Lines], with_dense: bool) -> str:
     words = "Mean over the seeds that finished, by epoch, with its 95 % t-interval."
-    words += " Dashed: dense." if with_dense and len(panels) > 1 else ""
-    return words + (" Dotted: runs that did not finish." if any(panel.unfinished for panel in panels) else "")
+    words += " Dashed: dense." if with_dense and len(shown) > 1 else ""
+    return words + (" Dotted: runs that did not finish." if any(panel.unfinished for panel in shown) else "")

@@ -8,18 +8,16 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from routerbench.report.boards import Board
+from routerbench.report.figures.panels import panel_title, panels
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.routing import in_natural_order, tinted
-from routerbench.report.figures.style import FAINT, MUTED, WIDTH_INCHES, drawing, short
+from routerbench.report.figures.style import FAINT, drawing
 from routerbench.report.rows import Row
 
 MAX_ROWS = 8
-MAX_COLUMNS = 4
-PANEL_LABEL = 24  # letters that fit a panel
 FILE = "routing.npz"
 MAP = "/share_by_class"
 UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
@@ -33,24 +31,17 @@ def expert_maps(board: Board) -> Picture | None:
     if not found:
         return None
     shown = found[:MAX_ROWS]
-    columns = min(len(shown), MAX_COLUMNS)
-    num_rows = -(-len(shown) // columns)
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 1.5 * num_rows + 0.3), layout="constrained")
-        grid = figure.subplots(num_rows, columns, squeeze=False).ravel()
-        for axes, (row, layer, shares) in zip(grid, shown, strict=False):
-            _draw(axes, f"{short(row.label, PANEL_LABEL)}\n{short(layer, PANEL_LABEL)}", shares)
-        for axes in grid[len(shown) :]:
-            axes.set_visible(False)
-        figure.supxlabel("expert", size=9, color=MUTED)
-        figure.supylabel("class", size=9, color=MUTED)
+        figure, grid = panels(len(shown), 1.6, "expert", "class", share=False)
+        for axes, (row, layer, shares) in zip(grid, shown, strict=True):
+            _draw(axes, panel_title(f"{row.label} {layer}"), shares)
     return Picture("Experts by class", _words(len(found) - len(shown)), figure)
 
 
 def _words(left_out: int) -> str:
     words = (
         "What a token of a class (rows) has of each expert (columns) in the last MoE layer, in the first "
-        "seed that stored it: the middle tone is an even share, the darkest twice that or more."
+        "seed that stored it: the middle tone is an even share, the strongest twice that or more."
     )
     return words + (f" The last {left_out} rows are not drawn." if left_out else "")
 

@@ -36,13 +36,16 @@ def routing_by_layer(board: Board) -> Picture | None:
     with drawing():
         figure = Figure(figsize=(WIDTH_INCHES, 0.25 * len(rows) + 0.75), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        _draw(left, load, _tint(load - 1), "load: fullest expert over the mean", lambda value: f"{value:.2f}")
-        _draw(right, dropped, _tint(dropped), "dropped tokens %", lambda value: f"{value:.1f}")
+        _draw(left, load, _tint(load - 1), "load, max / mean", lambda value: f"{value:.2f}")
+        _draw(right, dropped, _tint(dropped), "dropped %", lambda value: f"{value:.1f}")
         left.set_yticks(range(len(rows)), [short(row.label) for row in rows], color=INK)
         for axes in (left, right):
             axes.set_xticks(range(len(layers)), _shortened(layers))
     left_out = len(routed) - len(rows)
-    words = "By MoE layer, mean over the seeds that finished; darker is more. 1.00 is an even load."
+    words = (
+        "The load of the fullest expert over the mean of all (1.00 is even), and the tokens that no slot "
+        "holds, by MoE layer, mean over the seeds that finished; a stronger tone is more."
+    )
     words += f" The last {left_out} rows are not drawn." if left_out else ""
     return Picture("Load and drop by layer", words, figure)
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -67,15 +68,15 @@ def _literal(value: Any) -> Any:
 
 def _breakable(text: str) -> Markup:
     """A name that may be broken after each of its words."""
-    return Markup("_<wbr>").join(printable(text).split("_"))
+    return Markup("<wbr>").join(re.split(r"(?<=[_/=])", printable(text)))
 
 
 def _sorted_by(cell: Cell) -> Markup:
-    """The number that a cell is sorted by as an attribute, where there is one and its text is another."""
+    """The number that a cell is sorted by as an attribute; without a value where its text is that number."""
     if cell.value is None or math.isnan(cell.value):
         return Markup()
     number = f"{cell.value:.7g}"
-    return Markup() if number == cell.text else Markup(' data-v="{}"').format(number)
+    return Markup(" data-v") if number == cell.text else Markup(' data-v="{}"').format(number)
 
 
 def _own(name: str) -> Markup:

@@ -6,8 +6,7 @@
   // Sorting: within each part of a table, so that the references stay on top; what has no number comes last.
   const key = (row, column) => {
     const cell = row.cells[column];
-    const number = cell.dataset.v ?? cell.textContent.trim();
-    return number === "" || isNaN(number) ? null : Number(number);
+    return cell.dataset.v === undefined ? null : Number(cell.dataset.v || cell.textContent);
   };
   const byNumber = (column, sign) => (a, b) => {
     const [x, y] = [key(a, column), key(b, column)];

@@ -86,14 +86,15 @@ def test_verdicts_differ_in_shape_and_references_in_panels(
         Pair(2, 0, one, 0.01, "worse", None),
         Pair(3, 0, one, 0.01, "equivalent", None),
         Pair(2, 1, one, 0.01, "undecided", None),
+        Pair(3, 1, one, float("nan"), "undecided", None),
         Pair(3, 1, replace(one, mean=float("nan")), 0.01, "undecided", None),
     ]
     picture = forest(replace(board, pairs=replace(board.pairs, pairs=pairs)))
     assert picture is not None
     assert len(picture.figure.axes) == 2
     markers = {str(line.get_marker()) for axes in picture.figure.axes for line in axes.lines}
-    assert {"^", "v", "s", "o"} <= markers
-    assert "▲ better: 1, ▼ worse: 1, ■ equivalent: 1, ○ undecided: 1" in picture.description
+    assert {"^", "v", "s", "o", "x"} <= markers
+    assert "▲ better: 1, ▼ worse: 1, ■ equivalent: 1, ○ undecided: 1, ✕ not tested: 1." in picture.description
 
 
 def test_too_many_pairs_are_cut_and_it_says_so(
@@ -158,7 +159,7 @@ def test_maps_are_of_the_last_layer_of_the_first_seed(
     np.savez(folders["soft-1"] / "routing.npz", allow_pickle=False, **maps)
     picture = expert_maps(boards_of(results)[0])
     assert picture is not None
-    assert titles(picture.figure) == ["soft\nblocks.10"]
+    assert titles(picture.figure) == ["soft blocks.10"]
     # The even share is the mean of 1 3 2 2 0 2, 5/3: half opaque.
     opacity = np.asarray(picture.figure.axes[0].images[0].get_array())[..., 3]
     assert opacity == pytest.approx(np.array([[0.3, 0.9], [0.6, 0.6], [0, 0.6]]))
