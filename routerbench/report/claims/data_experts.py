@@ -55,7 +55,7 @@ def _slopes(group: Sequence[Setup]) -> Contrast | None:
     slopes = [
         Contrast(_slope_terms([sizes[size][number] for number in shared], shared)) for size in (most, fewest)
     ]
-    return added([slopes[0], slopes[1].scaled(-1)])
+    return added([slopes[0], slopes[1].scaled(-1.0)])
 
 
 def slope_weights(num_experts: Sequence[int]) -> list[float]:

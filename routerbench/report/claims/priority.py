@@ -59,7 +59,7 @@ def _one_over_two(setups: Sequence[Setup]) -> list[Contrast]:
     found = []
     for group in matched(_crowded(setups), [PRIORITY, "router.top_k"]):
         one, two = (_on_minus_off(group, k) for k in (1, 2))
-        found += [added([first, second.scaled(-1)]) for first in one for second in two]
+        found += [added([first, second.scaled(-1.0)]) for first in one for second in two]
     return found
 
 

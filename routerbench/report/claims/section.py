@@ -107,7 +107,7 @@ def _published(findings: Sequence[Finding]) -> Table:
         for difference in part.differences
     ]
     notes = [
-        "The same comparisons in the tables of the studies: mean, lowest and highest of n differences between "
+        "The same comparisons in the tables of the studies: mean, lowest and highest of n differences of "
         "printed numbers. No study prints a spread over seeds, so none of these has an interval.",
     ]
     return Table("What the studies print", "", PUBLISHED, lines, notes=notes)
@@ -134,12 +134,13 @@ def _notes(findings: Sequence[Finding], delta: float) -> list[str]:
     points = fixed(100 * delta, 2)
     mixed = [f"{MIXED} the runs behind this claim differ in commit, device or versions"]
     return [
-        "Effect: the mean over cells of the mean over seeds (n differences in all), of the comparison that the "
-        "claim hangs on, with the interval that its verdict is read from: every comparison must be above 0 "
-        f"(at least as good: above -{points} points) to support it, one below that contradicts it.",
-        f"p: two-sided, corrected for all claims that could be tested (Holm): in at most {100 * ALPHA:.0f} % of "
-        "such tables any verdict of supported or contradicted is wrong. Published: the smallest comparison of "
-        "the claim, by its first accuracy. Sweep: routerbench train -m +sweep=NAME would test it.",
+        "Effect: the mean over cells of the mean over seeds (n differences in all), of the comparison that "
+        "the claim hangs on, with the interval that its verdict is read from: every comparison must be above "
+        f"0 (at least as good: above -{points} points) to support it, one below that contradicts it.",
+        "p: two-sided, corrected for all claims that could be tested (Holm): in at most "
+        f"{100 * ALPHA:.0f} % of such tables any verdict of supported or contradicted is wrong. Published: "
+        "the smallest comparison of the claim, by its first accuracy. Sweep: what routerbench train -m "
+        "+sweep=NAME would run to test it.",
         *mixed * any(map(_mixed, findings)),
         *(f"{number} {one.claim.text} ({one.claim.source})" for number, one in enumerate(findings, 1)),
     ]
