@@ -34,9 +34,14 @@ def claims() -> list[Claim]:
 
 def _experts_by_data(setups: Sequence[Setup]) -> list[Contrast]:
     """The slope over log2 of the number of experts, on the most data minus on the fewest of a cell."""
-    sparse = of(setups, lambda setup: not setup.dense and _size(setup) is not None)
+    sparse = of(setups, lambda setup: not setup.dense and _counted(setup) and _size(setup) is not None)
     found = [_slopes(group) for group in matched(sparse, ABOUT)]
     return [contrast for contrast in found if contrast is not None]
+
+
+def _counted(setup: Setup) -> bool:
+    number = setup.get("num_experts")
+    return isinstance(number, int) and number > 0
 
 
 def _slopes(group: Sequence[Setup]) -> Contrast | None:

@@ -1,10 +1,11 @@
 """Claims on Batch Priority Routing."""
 
+import math
 from collections.abc import Sequence
 
 from routerbench.report.claims.claim import Claim, PublishedPart, part_of
 from routerbench.report.claims.contrasts import Contrast, added, pairs
-from routerbench.report.claims.setups import Setup, matched, of
+from routerbench.report.claims.setups import Setup, is_number, matched, of
 from routerbench.report.published.differences import METRICS, summary
 from routerbench.report.published.tables import PriorityRun, priority_runs
 
@@ -43,11 +44,15 @@ def _crowded(setups: Sequence[Setup]) -> list[Setup]:
     return of(
         setups,
         lambda setup: (
-            setup.router == "token_choice"
-            and setup.get("router.capacity") is None
-            and (setup.get("router.capacity_factor") or setup.get("capacity_factor") or 2 * LOW) <= LOW
+            setup.router == "token_choice" and setup.get("router.capacity") is None and _factor(setup) <= LOW
         ),
     )
+
+
+def _factor(setup: Setup) -> float:
+    """The capacity factor, infinite where the setup does not tell it as a number."""
+    factor = setup.get("router.capacity_factor") or setup.get("capacity_factor")
+    return float(factor) if is_number(factor) else math.inf
 
 
 def _on_minus_off(setups: Sequence[Setup], k: int) -> list[Contrast]:

@@ -3,12 +3,12 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from routerbench.report.cells import DENSE, OF_MOE, without
 from routerbench.report.metric import Metric
-from routerbench.report.runs import Run, Settings, finished_last, key_of, settings_of
+from routerbench.report.runs import Run, Settings, key_of, settings_of
 
 SAME = 0.05  # costs that differ by at most this share count as equal
 GATE = ("router.scorer", "router.projection_width", "router.temperature", "router.normalize_combine")
@@ -64,14 +64,31 @@ class Setup:
 
 
 def setups_of(runs: Sequence[Run], metric: Metric) -> list[Setup]:
-    """The setups of the finished runs that have this metric, in the order of their settings."""
+    """The setups of the finished runs that have this metric, in the order of their settings.
+
+    `runs`: in the order in which they ended.
+    """
     found: dict[str, Setup] = {}
-    for run in finished_last(runs):
-        if run["status"] == "done" and metric.path in run:
-            settings = settings_of(run)
-            key = key_of(settings)
-            found.setdefault(key, Setup(key, settings, {}, metric)).runs[run["config.seed"]] = run
-    return [found[key] for key in sorted(found)]
+    for run in runs:
+        settings = settings_of(run)
+        key = key_of(settings)
+        # Of two runs with the same seed the later one counts, as on the boards, and be it a failed one.
+        found.setdefault(key, Setup(key, settings, {}, metric)).runs[run["config.seed"]] = run
+    finished = [_finished(found[key]) for key in sorted(found)]
+    return [setup for setup in finished if setup.runs]
+
+
+def _finished(setup: Setup) -> Setup:
+    path = setup.metric.path
+    runs = {
+        seed: run for seed, run in setup.runs.items() if run["status"] == "done" and is_number(run.get(path))
+    }
+    return replace(setup, runs=runs)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number, as it may not be in a record from elsewhere."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def matched(setups: Sequence[Setup], about: Sequence[str]) -> list[list[Setup]]:

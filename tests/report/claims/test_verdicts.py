@@ -88,6 +88,21 @@ def test_runs_without_the_metric_do_not_speak(scene: Scene) -> None:
     assert finding(scene.claim, runs).verdict == "not tested"
 
 
+@pytest.mark.parametrize("score", [float("nan"), "high"])
+def test_what_is_no_number_does_not_speak(scene: Scene, score: Any) -> None:
+    runs = changed(scene.runs(0.05), {"metrics.test/top1": score})
+    assert finding(scene.claim, runs).verdict == "not tested"
+
+
+@pytest.mark.parametrize(
+    "name", ["num_experts", "capacity_factor", "router.top_k", "placement", "model.name", "data.train_split"]
+)
+@pytest.mark.parametrize("value", ["<b>", [1, 2], -1, 0.5])
+def test_no_setting_breaks_the_table(scenes: list[Scene], name: str, value: Any) -> None:
+    runs = [run for scene in scenes for run in changed(scene.runs(0.05), {f"config.{name}": value})]
+    assert len(claims_found(runs, TOP1, DELTA)) == len(scenes)
+
+
 def test_one_seed_decides_nothing(scene: Scene) -> None:
     found = finding(scene.claim, [run for run in scene.runs(0.05) if run["config.seed"] == 0])
     assert (found.verdict, np.isnan(found.p)) == ("undecided", True)
