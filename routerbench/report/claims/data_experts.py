@@ -15,6 +15,7 @@ SOURCE = (
 )
 PART = "per doubling, more - less data"
 SPLIT = re.compile(r"[^\[\]]+(?:\[(?:0%?)?:(?P<stop>\d+(?:\.\d+)?)(?P<percent>%)?\])?")
+MORE = 2  # times the data, at least: what is held out does not make a smaller set
 ABOUT = ("num_experts", "data.train_split", "data.source.train_split")
 
 
@@ -23,7 +24,7 @@ def claims() -> list[Claim]:
     return [
         Claim(
             "more experts with more data",
-            "Each doubling of the number of experts gives more when there are more training data.",
+            "A doubling of the number of experts gives more where there are at least twice the training data.",
             SOURCE,
             "experts",
             lambda setups: [part_of(PART, _experts_by_data(setups))],
@@ -54,8 +55,9 @@ def _slopes(group: Sequence[Setup]) -> Contrast | None:
     if len(sizes) < 2 or len(units) > 1:  # a percentage is no more and no less than a number of images
         return None
     fewest, most = (choose(sizes, key=lambda size: size[1]) for choose in (min, max))
+    whole = 100.0 if "%" in units else math.inf
     shared = sorted(sizes[fewest].keys() & sizes[most].keys())
-    if len(shared) < 2:
+    if len(shared) < 2 or min(most[1], whole) < MORE * fewest[1]:
         return None
     slopes = [
         Contrast(_slope_terms([sizes[size][number] for number in shared], shared)) for size in (most, fewest)

@@ -208,6 +208,15 @@ def test_a_share_of_the_data_is_not_compared_with_a_number_of_images(scenes: lis
     assert finding(claim, [*shared, *counted]).verdict == "not tested"
 
 
+@pytest.mark.parametrize(
+    ("few", "verdict"), [("50%", "supported"), ("99%", "not tested"), ("500", "supported")]
+)
+def test_more_data_are_twice_as_many(scenes: list[Scene], few: str, verdict: str) -> None:
+    claim, path = "more experts with more data", "config.data.train_split"
+    runs = [run | {path: run[path].replace("10%", few)} for run in dict(scenes)[claim](0.05)]
+    assert finding(claim, runs).verdict == verdict
+
+
 def test_two_claims_share_the_level_by_hand() -> None:
     parts = [[[0.01, 0.02, 0.03]], [[0.01, -0.01]], []]
     pairs = [(_claim(), [Part("", differences, [])]) for differences in parts]
