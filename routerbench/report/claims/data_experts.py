@@ -24,7 +24,7 @@ def claims() -> list[Claim]:
     return [
         Claim(
             "more experts with more data",
-            "A doubling of the number of experts gives more where there are at least twice the training data.",
+            "A doubling of the number of experts gives more on at least twice the training data.",
             SOURCE,
             "experts",
             lambda setups: [part_of(PART, _experts_by_data(setups))],
