@@ -37,7 +37,7 @@ def without(settings: Settings, names: Sequence[str]) -> dict[str, Any]:
 
 def belongs(name: str, names: Sequence[str]) -> bool:
     """Whether a setting is one of these or in one of these groups."""
-    return any(name == one or name.startswith(f"{one}.") for one in names)
+    return name in names or name.startswith(tuple(f"{one}." for one in names))
 
 
 def checked_by(by: Sequence[str], runs: Sequence[Run]) -> Sequence[str]:
