@@ -1,5 +1,6 @@
 """What a run finds on a GPU: layers as on the CPU, and records that repeat."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -8,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from routerbench.bench.command import bench
+from routerbench.bench.options import add_options, checked
 from routerbench.build import build_router, router_names
 from routerbench.config import conf_dir
 from routerbench.costs import MemoryMeter
@@ -37,7 +41,7 @@ def layer_of(router: str, backend: str) -> MoE:
 
 def computed(layer: MoE, x: Tensor, device: torch.device) -> dict[str, Tensor]:
     """The output, the losses, and every gradient of their sum."""
-    x = x.to(device).requires_grad_()
+    x = x.detach().to(device).requires_grad_()  # a leaf of its own
     y = layer.to(device)(x)
     assert layer.routing is not None
     found = {"y": y, **layer.routing.losses}
@@ -61,9 +65,9 @@ def test_layers_compute_what_they_do_on_the_cpu(router: str, backend: str) -> No
 
 def test_grouped_products_are_those_of_bmm() -> None:
     x = torch.randn(3, NUM_TOKENS, WIDTH)
+    one, other = (layer_of("token_choice", backend) for backend in ("bmm", "grouped"))
     with torch.autocast("cuda", torch.bfloat16):
-        expected = computed(layer_of("token_choice", "bmm"), x, GPU)
-        found = computed(layer_of("token_choice", "grouped"), x, GPU)
+        expected, found = computed(one, x, GPU), computed(other, x, GPU)
     for name, value in expected.items():
         assert_close(found[name], value, rtol=0.05, atol=0.1, msg=lambda text, name=name: f"{name}: {text}")
 
@@ -82,8 +86,9 @@ def test_a_peak_does_not_hang_on_what_ran_before() -> None:
 TWICE = """
 import sys
 from routerbench import cli
-for results in sys.argv[1:3]:
-    assert cli.train([*sys.argv[3:], f"runtime.results={results}"]) == 0
+folders, words = sys.argv[1:3], sys.argv[3:]
+for folder in folders:
+    assert cli.train([*words, f"runtime.results={folder}"]) == 0
 """
 
 
@@ -97,6 +102,18 @@ def test_runs_repeat_and_their_records_are_of_the_gpu(tmp_path: Path) -> None:
     assert one["metrics"] == other["metrics"]
     assert one["provenance"]["device"] == torch.cuda.get_device_name()
     assert one["cost"]["peak_memory_gib"] == other["cost"]["peak_memory_gib"] > 0
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_benchmark_is_timed_by_the_events_of_the_gpu(device: str, tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    words = f"layer router --sizes ti --tokens 196 --experts 2 --precision bf16 --repeats 1 --device {device}"
+    options = checked(parser.parse_args([*words.split(), "--json", str(tmp_path / "measured.json")]))
+    assert bench(options, "routerbench bench", Console(quiet=True))
+    measured = json.loads((tmp_path / "measured.json").read_text())
+    assert measured["clock"] == "CUDA events"
+    assert measured["provenance"]["device"] == torch.cuda.get_device_name()
 
 
 def record_in(results: Path) -> dict[str, Any]:
