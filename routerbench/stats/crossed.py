@@ -15,8 +15,8 @@ def crossed_interval(differences: NDArray[Any], confidence: float) -> Estimate:
 
     Seeds and images are crossed random effects (Owen 2007): the variance of the mean is MS_seed / nN +
     MS_image / nN - MS_residual / nN, its degrees of freedom are Satterthwaite's (1946). The interval is never
-    narrower than that over seeds alone: without this as few as 87 % of nominal 95 % intervals hold the mean at
-    two seeds and 92 % at three (simulated), with it 94 to 98 %. The `n` of the estimate counts the seeds.
+    narrower than that over seeds alone: without this as few as 87 % of nominal 95 % intervals hold the mean
+    at two seeds and 92 % at three (simulated), with it 94 to 98 %. The `n` of the estimate counts the seeds.
     """
     assert 0 < confidence < 1, confidence
     n, num_images = differences.shape

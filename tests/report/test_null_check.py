@@ -92,3 +92,14 @@ def test_a_thousand_permutations_by_hand(results: Path, write_run: WriteRun, boa
     # None of 1,000: the interval ends at 1 - 0.025^(1/1000) = 0.37 %.
     assert cells(boards_of(results)) == [["4", "3", "5", "0.0", "0.0 to 0.4", "5"]]
     assert null_check.TIMES == 1000
+
+
+def test_the_interval_holds_for_all_boards_at_once(
+    results: Path, write_run: WriteRun, boards_of: Boards
+) -> None:
+    for epochs in range(4):
+        for router in ROUTERS[:4]:
+            for seed, top1 in enumerate((0.70, 0.71, 0.75)):
+                write_run(router, seed, top1, epochs=epochs)
+    # As above with a quarter of the error: 1 - (0.025 / 4)^(1/1000) = 0.51 %.
+    assert [line[-2] for line in cells(boards_of(results))] == ["0.0 to 0.5"] * 4

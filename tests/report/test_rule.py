@@ -90,6 +90,14 @@ def test_a_ruling_by_hand() -> None:
     assert ruling.p_equivalence[1] == 0
 
 
+def test_equivalence_is_corrected_for_all_pairs_too() -> None:
+    differences = np.array([[0.001, 0.0, -0.001], [0.002, 0.0, 0.001], [0.02, 0.0, -0.02]])
+    alone = np.array([rule(one[None], 0.003, 0.0).p_equivalence[0] for one in differences])
+    # Sorted as they stand: times 3, times 2, times 1.
+    corrected = [3 * alone[0], 2 * alone[1], alone[2]]
+    assert rule(differences, 0.003, 0.0).p_equivalence == pytest.approx(np.maximum.accumulate(corrected))
+
+
 def test_a_difference_in_the_last_bits_is_none() -> None:
     scores = np.array([[0.7, 0.7], [0.1 + 0.6, 0.8 - 0.1]])
     assert rule(differences_of(scores, [(1, 0)]), 0.003, 0.0).p.tolist() == [1.0]
