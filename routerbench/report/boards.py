@@ -9,7 +9,7 @@ from routerbench.report.labels import differing, evaluated_otherwise, label_of
 from routerbench.report.metric import Metric
 from routerbench.report.pairs import Pair, Pairs, pairs_of
 from routerbench.report.rows import Row, row_of, together
-from routerbench.report.runs import Run, Settings, finished_last, key_of, of_one_configuration, text_of
+from routerbench.report.runs import Run, Settings, key_of, of_one_configuration, one_a_seed, text_of
 
 REFERENCES = (DENSE, "hash", "random")  # a router that does not beat them has learnt nothing
 EVALUATION = "evaluation at train capacity"
@@ -71,7 +71,7 @@ def _board(
 ) -> Board:
     """The board of these configurations, each with all its runs."""
     given = [*sparse, *dense]
-    settings, configurations = cell_of(given[0][0], by), [finished_last(same) for same in given]
+    settings, configurations = cell_of(given[0][0], by), [one_a_seed(same) for same in given]
     rows, num_runs = _rows(configurations, by, metric), sum(map(len, configurations))
     otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
     evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION

@@ -91,10 +91,16 @@ def of_one_configuration(runs: Iterable[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def finished_last(runs: Iterable[Run]) -> list[Run]:
+def one_a_seed(runs: Iterable[Run]) -> list[Run]:
     """Runs of one configuration sorted by seed; where two have the seed in common, the one finished later."""
     kept = {run["config.seed"]: run for run in runs}
     return [kept[seed] for seed in sorted(kept)]
+
+
+def finished_last(runs: Iterable[Run]) -> list[Run]:
+    """The runs sorted by seed; where two have configuration and seed in common, the one finished later."""
+    kept = [run for same in of_one_configuration(runs) for run in one_a_seed(same)]
+    return sorted(kept, key=lambda run: run["config.seed"])
 
 
 def text_of(value: Any) -> str:
