@@ -105,7 +105,7 @@ def _family(boards: Sequence[Board]) -> Family:
 
 def _scales(models: Sequence[Settings]) -> list[str]:
     """A name for each scale: the model's, or what tells it from others that have the same name."""
-    alike = len({model.get("model.name") for model in models}) == 1 < len(models)
+    alike = len({text_of(model.get("model.name")) for model in models}) == 1 < len(models)
     names = [label_of(model, models, ["model"]) if model else "" for model in models]
     return [name.partition(" ")[2] if alike else name for name in names]
 

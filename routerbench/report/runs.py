@@ -97,12 +97,6 @@ def one_a_seed(runs: Iterable[Run]) -> list[Run]:
     return [kept[seed] for seed in sorted(kept)]
 
 
-def finished_last(runs: Iterable[Run]) -> list[Run]:
-    """The runs sorted by seed; where two have configuration and seed in common, the one finished later."""
-    kept = [run for same in of_one_configuration(runs) for run in one_a_seed(same)]
-    return sorted(kept, key=lambda run: run["config.seed"])
-
-
 def text_of(value: Any) -> str:
     """A setting as it is typed on the command line."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

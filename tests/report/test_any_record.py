@@ -83,7 +83,7 @@ def changed(record: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[
     return new
 
 
-@settings(max_examples=120)
+@settings(max_examples=25)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(PLACES), VALUES), min_size=1, max_size=4)
 )
@@ -94,11 +94,13 @@ def test_any_value_at_any_place(changes: list[tuple[int, tuple[str, ...], Any]])
     assert report_on([json.dumps(record) for record in records])
 
 
+@settings(max_examples=15)
 @given(number=st.integers(0, 5), place=st.sampled_from(PLACES), value=VALUES)
 def test_the_same_value_in_every_record(number: int, place: tuple[str, ...], value: Any) -> None:
     assert report_on([json.dumps(changed(record, place, value)) for record in RECORDS])
 
 
+@settings(max_examples=15)
 @given(places=st.lists(st.sampled_from(PLACES), min_size=1, max_size=3))
 def test_any_place_that_is_missing(places: list[tuple[str, ...]]) -> None:
     record = deepcopy(RECORDS[0])
@@ -110,6 +112,7 @@ def test_any_place_that_is_missing(places: list[tuple[str, ...]]) -> None:
     assert report_on([json.dumps(record), *map(json.dumps, RECORDS[1:])])
 
 
+@settings(max_examples=10)
 @given(cut=st.integers(0, 4000))
 def test_a_record_that_is_half_written(cut: int) -> None:
     whole = json.dumps(RECORDS[0])
@@ -117,6 +120,7 @@ def test_a_record_that_is_half_written(cut: int) -> None:
     assert "Left out, as it cannot be read: runs/000/record.json" in said
 
 
+@settings(max_examples=10)
 @given(content=st.binary(max_size=40))
 def test_any_bytes(content: bytes) -> None:
     assert report_on([content, json.dumps(RECORDS[1])])

@@ -36,9 +36,9 @@ def test_the_second_reference_is_token_choice_as_its_file_has_it(
     write_run("soft", 0, 0.5)
     (board,) = boards_of(results)
     assert compared(board) == [
-        "token_choice top_k=2 - token_choice top_k=1",
-        "token_choice top_k=4 - token_choice top_k=1",
-        "soft - token_choice top_k=1",
+        "token_choice top_k=2 - token_choice",
+        "token_choice top_k=4 - token_choice",
+        "soft - token_choice",
     ]
 
 

@@ -22,7 +22,7 @@ def test_every_word() -> None:
         *("--results", "a", "--out", "b", "--source", "wandb:team/project", "--by", "model, placement"),
         *("--where", "router=soft,hash", "--where", "placement=[3,5],last_2", "--where", "optim.lr=1e-3"),
         *("--metric", "fewshot/10", "--delta", "0.5", "--sweep", "routers", "--paste", "c.md"),
-        *("--claims", "--check-null"),
+        "--claims",
     )
     assert asked == Options(
         results=Path("a"),
@@ -34,7 +34,6 @@ def test_every_word() -> None:
         metric="fewshot/10",
         delta=0.5,
         claims=True,
-        check_null=True,
         paste=Path("c.md"),
     )
 
@@ -70,6 +69,7 @@ def test_files_go_beside_the_records(words: list[str], results: Path | None, out
             ["--where", "router=soft", "--where", "router=hash"],
             "--where router stands there twice: give its values once, separated by commas",
         ),
+        (["--claims", "--check-null"], "--claims and --check-null are two questions: give one of them"),
         (["--out", __file__], f"--out={__file__} is no folder: give one"),
     ],
 )
