@@ -3,6 +3,8 @@
 from routerbench.stats.bootstrap import (
     Interval,
     drawn_seeds,
+    expanded,
+    freedom_of,
     interquartile_mean,
     percentile_interval,
     probability_of_improvement,
@@ -26,6 +28,8 @@ __all__ = [
     "average_ranks",
     "critical_difference",
     "drawn_seeds",
+    "expanded",
+    "freedom_of",
     "friedman_p",
     "frontier_shares",
     "groups_within",
