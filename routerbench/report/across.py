@@ -18,9 +18,9 @@ NAMED_CELLS = 6  # of those that are left out for one reason; the others are cou
 CAPTION = (
     "In brackets the 95 % interval, resampling the seeds inside the cells, for all rows together: it is of "
     "these cells, not of others, and too narrow below five cells of three seeds. P: the probability that a "
-    "run of the row beats one of the other, seeds drawn from one cell (ties half), averaged over cells. Rank: "
-    "by mean score in each cell, averaged; place: by that average, as far as the resamples leave it open; kept: "
-    "the share of them with the same place. No interval is corrected for how many there are."
+    "run of the row beats one of the other, seeds drawn from one cell (ties half), averaged over cells. "
+    "Rank: by mean score in each cell, averaged; place: by that average, as far as the resamples leave it "
+    "open; kept: the share of them with the same place. No interval is corrected for how many there are."
 )
 
 
