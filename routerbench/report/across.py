@@ -17,10 +17,10 @@ ALPHA = 0.05
 NAMED_CELLS = 6  # of those that are left out for one reason; the others are counted
 CAPTION = (
     "In brackets the 95 % interval, resampling the seeds inside the cells, for all rows together: it is of "
-    "these cells, not of others. P: the probability that a run of the row beats one of the other, seeds "
-    "drawn from one cell (ties half), averaged over cells. Rank: by mean score in each cell, averaged; "
-    "place: by that average, as far as 95 % of the resamples leave it open; kept: the share of them with the "
-    "same place. No interval is corrected for how many there are."
+    "these cells, not of others, and too narrow below five cells of three seeds. P: the probability that a "
+    "run of the row beats one of the other, seeds drawn from one cell (ties half), averaged over cells. "
+    "Rank: by mean score in each cell, averaged; place: by that average, as far as the resamples leave it "
+    "open; kept: the share of them with the same place. No interval is corrected for how many there are."
 )
 
 
@@ -104,9 +104,15 @@ def _cells(row: Overall) -> list[Cell]:
         _probability(row.over_dense),
         _probability(row.over_token_choice),
         number_cell(row.average_rank, 2),
-        Cell(str(row.first) if row.first == row.last else f"{row.first}-{row.last}", row.first),
-        number_cell(100 * row.kept, 0),
+        _place(row),
+        Cell(NOTHING) if row.kept is None else number_cell(100 * row.kept, 0),
     ]
+
+
+def _place(row: Overall) -> Cell:
+    if row.first is None:
+        return Cell(NOTHING)
+    return Cell(str(row.first) if row.first == row.last else f"{row.first}-{row.last}", row.first)
 
 
 def _gain(interval: Interval | None) -> Cell:

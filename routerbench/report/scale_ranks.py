@@ -11,7 +11,7 @@ from routerbench.report.families import Family
 from routerbench.report.resampled import NUM_RESAMPLES, RANDOM_SEED
 from routerbench.report.rows import CONFIDENCE, Row
 from routerbench.report.table import Cell, Column, Line, Table, interval_cell
-from routerbench.stats import Interval, drawn_seeds, percentile_interval, rank_correlation
+from routerbench.stats import Interval, drawn_seeds, freedom_of, percentile_interval, rank_correlation
 
 CAPTION = (
     "Kendall's tau-b between the mean scores of the routers (all rows but dense) at two scales of a model, "
@@ -78,9 +78,8 @@ def _scores(rows: Sequence[Row]) -> np.ndarray:
 def _correlation(cheap: np.ndarray, dear: np.ndarray) -> Interval:
     value = float(rank_correlation(cheap.mean(axis=1), dear.mean(axis=1)))
     seeds = [cheap.shape[1], dear.shape[1]]
-    if max(seeds) == 1 or math.isnan(value):
-        return Interval(value, math.nan, math.nan)
     rng = np.random.default_rng(RANDOM_SEED)
-    drawn = drawn_seeds(seeds, ["cheap", "dear"], NUM_RESAMPLES, rng)
+    scales = ("cheap", "dear")
+    drawn = drawn_seeds(seeds, scales, NUM_RESAMPLES, rng)
     means = [own[:, places].mean(axis=-1).T for own, places in zip((cheap, dear), drawn, strict=True)]
-    return percentile_interval(value, rank_correlation(*means), CONFIDENCE)
+    return percentile_interval(value, rank_correlation(*means), CONFIDENCE, freedom_of(seeds, scales))

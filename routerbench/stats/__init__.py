@@ -3,6 +3,8 @@
 from routerbench.stats.bootstrap import (
     Interval,
     drawn_seeds,
+    expanded,
+    freedom_of,
     interquartile_mean,
     percentile_interval,
     probability_of_improvement,
@@ -36,6 +38,8 @@ __all__ = [
     "drawn_seeds",
     "effect_over_cells",
     "equivalence_p",
+    "expanded",
+    "freedom_of",
     "friedman_p",
     "frontier_shares",
     "groups_within",

@@ -26,9 +26,7 @@ def drawn_seeds(
     it, a third too little with three seeds however many the cells (McCarthy & Snowden 1985; Rao & Wu 1988).
     Cells of the same block, which share runs, get the same draws where they have as many seeds.
     """
-    largest: dict[Hashable, int] = {}
-    for block, n in zip(blocks, num_seeds, strict=True):
-        largest[block] = max(largest.get(block, 1), n)
+    largest = _largest(num_seeds, blocks)
     uniform = {block: rng.random((num_resamples, n)) for block, n in largest.items()}
     return [
         (uniform[block][:, : max(n - 1, 1)] * n).astype(np.intp)
@@ -36,13 +34,39 @@ def drawn_seeds(
     ]
 
 
-def percentile_interval(value: float, resampled: Num[np.ndarray, "resamples"], confidence: float) -> Interval:
-    """The value with the middle share of its resampled values, those that are nan left out."""
+def freedom_of(num_seeds: Sequence[int], blocks: Sequence[Hashable]) -> int:
+    """Degrees of freedom of what is drawn: a block's largest number of seeds less one, summed over blocks."""
+    return sum(n - 1 for n in _largest(num_seeds, blocks).values())
+
+
+def _largest(num_seeds: Sequence[int], blocks: Sequence[Hashable]) -> dict[Hashable, int]:
+    largest: dict[Hashable, int] = {}
+    for block, n in zip(blocks, num_seeds, strict=True):
+        largest[block] = max(largest.get(block, 1), n)
+    return largest
+
+
+def expanded(confidence: float, freedom: int) -> float:
+    """The share of resamples that holds this confidence, as Student's t holds it where the normal would not.
+
+    Percentiles alone cover 87 % at two cells of three seeds and 92 % at eight (Hesterberg 2015, section 5).
+    """
     assert 0 < confidence < 1, confidence
+    return 1 - 2 * float(stats.norm.sf(stats.t.ppf((1 + confidence) / 2, freedom)))
+
+
+def percentile_interval(
+    value: float, resampled: Num[np.ndarray, "resamples"], confidence: float, freedom: int
+) -> Interval:
+    """The value with its interval by expanded percentiles of the resampled values that are not nan.
+
+    `freedom`: of what was drawn; without any there is no interval.
+    """
     known = resampled[~np.isnan(resampled)]
-    if not len(known):
+    if not len(known) or not freedom:
         return Interval(value, np.nan, np.nan)
-    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    tail = (1 - expanded(confidence, freedom)) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
 
 

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -6,6 +7,8 @@ from scipy import stats
 
 from routerbench.stats import (
     drawn_seeds,
+    expanded,
+    freedom_of,
     interquartile_mean,
     percentile_interval,
     probability_of_improvement,
@@ -57,23 +60,53 @@ def test_cells_that_share_runs_are_drawn_together() -> None:
 
 
 def test_an_interval_holds_the_middle_share() -> None:
-    interval = percentile_interval(7.0, np.arange(101.0), 0.9)
+    # So many degrees of freedom that Student's t is the normal: the middle 90 % of 0 to 100.
+    interval = percentile_interval(7.0, np.arange(101.0), 0.9, 10**9)
     assert (interval.value, interval.low, interval.high) == pytest.approx((7.0, 5.0, 95.0))
-    assert math.isnan(percentile_interval(7.0, np.full(5, np.nan), 0.9).low)
+    assert math.isnan(percentile_interval(7.0, np.full(5, np.nan), 0.9, 4).low)
+    assert math.isnan(percentile_interval(7.0, np.arange(5.0), 0.9, 0).low)  # nothing was drawn
+
+
+def test_few_degrees_of_freedom_take_more_of_the_resamples() -> None:
+    # t(0.975, 4) = 2.776, and a normal value lies within 2.776 of its mean in 0.9945 of all cases.
+    assert expanded(0.95, 4) == pytest.approx(0.9945, abs=1e-4)
+    assert expanded(0.95, 10**9) == pytest.approx(0.95)
+
+
+def test_freedom_counts_shared_runs_once() -> None:
+    # Block a: three seeds at most, so 2; block b: 4; block c has one seed and nothing to draw.
+    assert freedom_of([3, 2, 5, 1], ["a", "a", "b", "c"]) == 2 + 4 + 0
+
+
+@pytest.mark.parametrize(("num_cells", "num_seeds"), [(5, 3), (8, 3), (20, 3), (2, 5), (20, 5)])
+def test_the_interval_of_the_mean_covers_what_it_says(num_cells: int, num_seeds: int) -> None:
+    rng, trials = np.random.default_rng(num_cells), 400
+    held = [
+        _holds(0.0, lambda pooled: pooled.mean(axis=1), rng.normal(size=(num_cells, num_seeds)), rng)
+        for _ in range(trials)
+    ]
+    # 400 trials of 0.95 have a standard deviation of 0.011; 3,000 of them give 0.940 to 0.951.
+    assert 0.92 <= np.mean(held) <= 0.98
 
 
 @pytest.mark.parametrize("num_seeds", [3, 5])
-def test_over_many_cells_the_interval_covers_what_it_says(num_seeds: int) -> None:
+def test_over_many_cells_the_interquartile_mean_is_covered_too(num_seeds: int) -> None:
     # Twenty cells of unequal difficulty. True value: the interquartile mean of very many seeds of each.
     rng, num_cells, trials = np.random.default_rng(num_seeds), 20, 300
     means = rng.normal(0, 1, (num_cells, 1))
-    truth = interquartile_mean((means + 0.5 * rng.normal(size=(num_cells, 20_000))).ravel())
-    held = 0
-    for _ in range(trials):
-        scores = means + 0.5 * rng.normal(size=(num_cells, num_seeds))
-        drawn = drawn_seeds([num_seeds] * num_cells, range(num_cells), 300, rng)
-        pooled = np.concatenate([own[places] for own, places in zip(scores, drawn, strict=True)], axis=1)
-        interval = percentile_interval(0.0, interquartile_mean(pooled), 0.95)
-        held += interval.low <= truth <= interval.high
-    # 300 trials of 0.95 have a standard deviation of 0.013; n out of n seeds would hold it in 0.87 of three.
-    assert 0.915 <= held / trials <= 0.985
+    truth = float(interquartile_mean((means + 0.5 * rng.normal(size=(num_cells, 20_000))).ravel()))
+    held = [
+        _holds(truth, interquartile_mean, means + 0.5 * rng.normal(size=(num_cells, num_seeds)), rng)
+        for _ in range(trials)
+    ]
+    assert 0.92 <= np.mean(held) <= 0.98
+
+
+def _holds(
+    truth: float, statistic: Callable[..., np.ndarray], scores: np.ndarray, rng: np.random.Generator
+) -> bool:
+    num_cells, num_seeds = scores.shape
+    drawn = drawn_seeds([num_seeds] * num_cells, range(num_cells), 1000, rng)
+    pooled = np.concatenate([own[places] for own, places in zip(scores, drawn, strict=True)], axis=1)
+    interval = percentile_interval(0.0, statistic(pooled), 0.95, num_cells * (num_seeds - 1))
+    return interval.low <= truth <= interval.high
