@@ -151,7 +151,7 @@ def _train_cells_together(words: list[str], configs: Sequence[Any], warned: Warn
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     for config in configs:
         check(config, num_processes)
-    with joined(configs[0].runtime.timeout_seconds):
+    with joined(configs[0].runtime.timeout_seconds, configs[0].runtime.device):
         checked_by_all(lambda: _check_parts(configs))
         code = _train_cells(words, configs, warned)
         return agreed(lambda: _summary(configs)) if code is None else code

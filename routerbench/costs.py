@@ -102,6 +102,7 @@ class MemoryMeter:
         """Forget the peak of what ran before in this process."""
         gc.collect()  # a model in a cycle would count for the next run
         if device.type == "cuda":
+            torch._C._cuda_clearCublasWorkspaces()  # which the run before took, and this one would not
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
             return cls(device, torch.cuda.memory_allocated(device) / 2**30)

@@ -25,20 +25,34 @@ def num_ranks() -> int:
 
 
 @contextmanager
-def joined(timeout_seconds: float) -> Iterator[None]:
-    """Inside, the processes that `torchrun` started are one group, each with a GPU of its own if it has GPUs.
+def joined(timeout_seconds: float, device: str) -> Iterator[None]:
+    """Inside, the processes that `torchrun` started are one group; on GPUs, if `device` says so, one on each.
 
-    What one of them waits for longer than the timeout is an error. After an error nothing is taken down in
-    order, for that could wait for a process that is dead.
+    Raises ValueError, on all of them, where one has no GPU. What one of them waits for longer than the
+    timeout is an error. After an error nothing is taken down in order, for that could wait for a process that
+    is dead.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(timeout=timedelta(seconds=timeout_seconds))
+    on_gpus = device in ("auto", "cuda") and torch.cuda.is_available()
+    # Where there is a GPU, torch by itself takes NCCL alone, which does not send what is on the CPU.
+    backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    if on_gpus:
+        checked_by_all(lambda: _take_own_gpu(device))
     yield
     dist.destroy_process_group()
+
+
+def _take_own_gpu(device: str) -> None:
+    local_rank, num_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local_rank >= num_gpus:
+        raise ValueError(
+            f"runtime.device={device} is a GPU of its own for each process, of which LOCAL_RANK={local_rank} "
+            f"sees {num_gpus}: start no more processes than a machine has GPUs, or take cpu"
+        )
+    torch.cuda.set_device(local_rank)
 
 
 def agreed(decide: Callable[[], Value]) -> Value:

@@ -68,7 +68,7 @@ def as_rank(number: int, folder: Path, layouts: list[str], before: list[Path]) -
     """One of the processes of a stage."""
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number)}
     found = {}
-    with joined(timeout_seconds=60):
+    with joined(timeout_seconds=60, device="cpu"):
         for words in layouts:
             layout, _, routers = words.partition("/")
             found[layout] = of_layout(folder / "kept", before, layout, routers)

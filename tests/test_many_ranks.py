@@ -121,6 +121,7 @@ TINY = (
     "optim.accumulation_steps=2",
     "mix.mixup_alpha=0.8",
     "ema.decay=0.9",
+    "runtime.device=cpu",
     "runtime.wandb=disabled",
     "runtime.workers=0",
     "runtime.threads=1",

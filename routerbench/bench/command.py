@@ -65,7 +65,7 @@ def _measured(options: Options, command: str, console: Console) -> Record:
     device = choose_device(options.device or "auto", "device")
     threads = options.threads or (1 if device.type == "cpu" else torch.get_num_threads())
     torch.set_num_threads(threads)
-    if device.type == "cuda":
+    if device.index is not None and device.type == "cuda":  # without a number it is the one at hand
         torch.cuda.set_device(device)  # where events are recorded
     chosen = cases(options, _span_images(options))
     peers = [read_peer(name) for name in options.peer or ()]

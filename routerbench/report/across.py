@@ -65,15 +65,15 @@ def _table(block: Block) -> Table:
 
 
 def _name(block: Block) -> str:
-    over = "the mean of all rows" if block.dense is None else block.names[block.dense]
+    over = "the mean of all rows" if block.twins is None else "dense"
     return f"Gain over {over} in {len(block.cells)} cells"
 
 
 def _caption(block: Block) -> str:
     over = (
         "the mean of all rows of its cell, as dense is not in every cell,"
-        if block.dense is None
-        else "its cell's dense twin"
+        if block.twins is None
+        else "its dense twin in the same cell"
     )
     few = f"{len(block.cells)} cells are few for it: it is meant for {ENOUGH_CELLS} and more. "
     few = few if len(block.cells) < ENOUGH_CELLS else ""

@@ -9,7 +9,7 @@ import numpy as np
 
 from routerbench.report.boards import Board
 from routerbench.report.cells import DENSE
-from routerbench.report.configurations import names_of, plainest, rows_by_configuration
+from routerbench.report.configurations import dense_twin, names_of, plainest, rows_by_configuration
 from routerbench.report.rows import Row
 from routerbench.report.scale_curves import TOKEN_CHOICE
 
@@ -23,13 +23,14 @@ Rows = Mapping[str, Row]
 class Block:
     """Scores of `names` in each of `cells`: arrays (rows, seeds), over the seeds that all rows have there.
 
-    `dense` and `token_choice` are the places of the dense twin and of plain Token Choice, None where they are
-    not there. `shared`: equal for cells whose dense runs are the same ones, and so no two replications.
+    `twins`: the place of each row's dense twin, a dense row's own place, None if one has none here;
+    `token_choice`: the place of plain Token Choice, None if it is not here; `shared`: equal for cells whose
+    dense runs are the same ones, and so no two replications.
     """
 
     names: Sequence[str]
     routers: Sequence[str]
-    dense: int | None
+    twins: Sequence[int] | None
     token_choice: int | None
     cells: Sequence[Board]
     scores: Sequence[np.ndarray]
@@ -58,8 +59,8 @@ def block_of(boards: Sequence[Board]) -> Block | None:
     return Block(
         names=[names[key] for key in keys],
         routers=routers,
-        dense=_plain(DENSE, keys, routers, boards[0].by),
-        token_choice=_plain(TOKEN_CHOICE, keys, routers, boards[0].by),
+        twins=_twins(keys),
+        token_choice=_token_choice(keys, routers, boards[0].by),
         cells=[boards[place] for place in places],
         scores=[_scores(keys, rows[place], own) for place, own in zip(places, seeds, strict=True)],
         shared=[_shared(keys, rows[place], place) for place in places],
@@ -68,8 +69,13 @@ def block_of(boards: Sequence[Board]) -> Block | None:
     )
 
 
-def _plain(router: str, keys: Sequence[str], routers: Sequence[str], by: Sequence[str]) -> int | None:
-    own = [key for key, one in zip(keys, routers, strict=True) if one == router]
+def _twins(keys: Sequence[str]) -> list[int] | None:
+    twins = [dense_twin(key) for key in keys]
+    return [keys.index(twin) for twin in twins] if set(twins) <= set(keys) else None
+
+
+def _token_choice(keys: Sequence[str], routers: Sequence[str], by: Sequence[str]) -> int | None:
+    own = [key for key, one in zip(keys, routers, strict=True) if one == TOKEN_CHOICE]
     return keys.index(plainest(own, by)) if own else None
 
 

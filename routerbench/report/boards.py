@@ -89,13 +89,17 @@ def _weights(rows: Sequence[Row]) -> str:
 
 def _rows(configurations: Sequence[Sequence[Run]], by: Sequence[str], metric: Metric) -> list[Row]:
     """A row for what is compared: references, then by mean score, then those without one."""
+    settings: dict[str, Settings] = {}
     rows: dict[str, list[Run]] = {}
     for same in configurations:
-        rows.setdefault(key_of(compared(same[0], by)), []).extend(same)
-    settings = [compared(runs[0], by) for runs in rows.values()]
+        own = compared(same[0], by)
+        key = key_of(own)
+        settings.setdefault(key, own)
+        rows.setdefault(key, []).extend(same)
+    others = list(settings.values())
     found = [
-        row_of(label_of(own, settings, by), own, sorted(runs, key=lambda run: run["config.seed"]), metric)
-        for own, runs in zip(settings, rows.values(), strict=True)
+        row_of(label_of(own, others, by), own, sorted(rows[key], key=lambda run: run["config.seed"]), metric)
+        for key, own in settings.items()
     ]
     return sorted(found, key=_order)
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from routerbench.report.runs import Run, Settings, paths_of, settings_of, text_of
+from routerbench.report.runs import Run, Settings, paths_of, settings_of, some, text_of
+from routerbench.report.table import printable
 
 DENSE = "dense"
 MOE_IN_TITLE = ("placement", "num_experts", "capacity_factor", "group")
@@ -36,7 +37,7 @@ def without(settings: Settings, names: Sequence[str]) -> dict[str, Any]:
 
 def belongs(name: str, names: Sequence[str]) -> bool:
     """Whether a setting is one of these or in one of these groups."""
-    return any(name == one or name.startswith(f"{one}.") for one in names)
+    return name in names or name.startswith(tuple(f"{one}." for one in names))
 
 
 def checked_by(by: Sequence[str], runs: Sequence[Run]) -> Sequence[str]:
@@ -45,7 +46,7 @@ def checked_by(by: Sequence[str], runs: Sequence[Run]) -> Sequence[str]:
     known = sorted({name.split(".")[0] for name in names} - {"seed"})
     for one in by:
         if one == "seed" or not any(belongs(name, [one]) for name in names):
-            raise ValueError(f"by={one!r} is no setting of these runs: give one of {', '.join(known)}")
+            raise ValueError(f"by={one!r} is no setting of these runs: give one of {printable(some(known))}")
     return by
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from routerbench.report.boards import REFERENCES, Board
+from routerbench.report.cells import DENSE, OF_MOE, without
 from routerbench.report.labels import label_of
 from routerbench.report.rows import Row
 from routerbench.report.runs import Settings, key_of
@@ -25,6 +26,11 @@ def plainest(keys: Iterable[str], by: Sequence[str]) -> str:
     """The configuration, of one at least, with the shortest name of its own, without what its file has."""
     names = {key: names_of([key], by)[key] for key in keys}
     return min(names, key=lambda key: (len(names[key]), names[key], key))
+
+
+def dense_twin(key: str) -> str:
+    """The configuration without MoE that is equal to this one in all else that is compared."""
+    return key_of(without(json.loads(key), OF_MOE) | {"router.name": DENSE})
 
 
 def full_title(board: Board) -> str:

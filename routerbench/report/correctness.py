@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from routerbench.report.rows import CONFIDENCE, Row
@@ -69,8 +70,8 @@ def _files(row: Row) -> list[tuple[Path, Run]]:
 def _read(path: Path, score: float) -> Correct | None:
     """The file's array, None where it is no such array or is not what the score was counted from."""
     try:
-        # Mapped first: a damaged header may ask for more memory than there is.
-        correct = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        # Mapped first: a damaged header may ask for more memory than there is. Pickles cannot be mapped.
+        correct = np.array(open_memmap(path, mode="r"))
     except Exception:  # numpy answers damage with errors of many kinds, of the tokenizer's too
         return None
     whole = correct.dtype == np.bool_ and correct.ndim == 1 and correct.size > 0

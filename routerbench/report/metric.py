@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from routerbench.report.options import TOP1
-from routerbench.report.runs import Run, paths_of
+from routerbench.report.runs import Run, paths_of, some
+from routerbench.report.table import printable
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def metric_of(name: str, runs: Sequence[Run]) -> Metric:
     known = [metric for metric in metrics if _is_accuracy(metric)]
     # Without any number at all (all runs failed) the boards still say what became of the runs.
     if name not in known and (known or name != TOP1):
-        choices = ", ".join(known) or "nothing, as no run finished"
+        choices = printable(some(known)) or "nothing, as no run finished"
         raise ValueError(f"metric={name!r} is no accuracy of these runs: they have {choices}")
     return Metric(name, "top-1 %" if name == TOP1 else f"{name} %")
 

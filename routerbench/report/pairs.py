@@ -13,7 +13,7 @@ from routerbench.report.correctness import Correctness, correctness_of, two_leve
 from routerbench.report.family import family_of
 from routerbench.report.metric import TOP1, Metric
 from routerbench.report.rows import CONFIDENCE, Row
-from routerbench.report.rule import ALPHA, Family, Ruling, differences_of, rounding_of, rule
+from routerbench.report.rule import ALPHA, Family, Ruling, differences_of, least_deviation, rule
 from routerbench.stats import Estimate, deviations, open_places, paired_difference, smallest_detectable
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
@@ -119,5 +119,5 @@ def _ranks(rows: Sequence[Row], family: Family, ruling: Ruling) -> list[tuple[in
 def _detectable(pairs: Pairs, differences: Floats) -> float:
     """By the pairs' typical deviation, at the level of the smallest p of the family (Holm's first step)."""
     known = deviations(differences)[[pair.tested for pair in pairs.pairs]]
-    deviation = max(float(np.sqrt(np.mean(known**2))), rounding_of(pairs.resolution))
+    deviation = max(float(np.sqrt(np.mean(known**2))), least_deviation(pairs.resolution))
     return smallest_detectable(deviation, pairs.usual_n, ALPHA / pairs.num_tested, POWER)

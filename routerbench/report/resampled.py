@@ -45,25 +45,26 @@ def overall(block: Block) -> list[Overall]:
     rng = np.random.default_rng(RANDOM_SEED)
     drawn = drawn_seeds([own.shape[1] for own in block.scores], block.shared, NUM_RESAMPLES, rng)
     gains, ranks = _gains(block), average_ranks(block.means)
+    twins = block.twins or [None] * len(block.names)
     means = [own[:, seeds].mean(axis=-1).T for own, seeds in zip(block.scores, drawn, strict=True)]
     resampled = places(average_ranks(np.stack(means, axis=1)))
     return [
         Overall(
-            *((None, None) if row == block.dense else _means([gain[row] for gain in gains], drawn)),
-            _above(row, block.dense, block, drawn),
+            *((None, None) if row == twin else _means([gain[row] for gain in gains], drawn)),
+            _above(row, twin, block, drawn),
             _above(row, block.token_choice, block, drawn),
             float(ranks[row]),
             *place_interval(resampled[:, row], CONFIDENCE),
             float((resampled[:, row] == place).mean()),
         )
-        for row, place in enumerate(places(ranks))
+        for row, (place, twin) in enumerate(zip(places(ranks), twins, strict=True))
     ]
 
 
 def _gains(block: Block) -> list[np.ndarray]:
-    """In each cell (rows, seeds): the score minus that of dense, or minus the mean of all rows without it."""
-    dense = block.dense
-    return [own - (own.mean(axis=0) if dense is None else own[dense]) for own in block.scores]
+    """In each cell (rows, seeds): the score minus the dense twin's, without it minus the mean of all rows."""
+    twins = block.twins
+    return [own - (own.mean(axis=0) if twins is None else own[twins]) for own in block.scores]
 
 
 def _means(gains: Sequence[np.ndarray], drawn: Sequence[np.ndarray]) -> tuple[Interval, Interval]:

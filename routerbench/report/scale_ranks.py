@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -18,6 +18,7 @@ CAPTION = (
     "all else equal: 1 is the same order, -1 the reverse. In brackets the 95 % interval, resampling the "
     "seeds of all routers of a scale together; with few seeds it is rough, and noise draws tau towards 0."
 )
+MOST_SCALES = 6  # of which all pairs are shown
 COLUMNS = (
     Column("scale", "\nscale"),
     Column("against", "\nagainst"),
@@ -28,10 +29,19 @@ COLUMNS = (
 
 
 def scale_rank_table(family: Family) -> Table | None:
-    """A line for every two scales that have two routers in common at least; None where there are none."""
-    lines = [_line(family, cheap, dear) for cheap, dear in combinations(_by_cost(family), 2)]
+    """A line for every two scales that have two routers in common at least; None where there are none.
+
+    Of more than six scales those beside each other in cost, and the cheapest with the dearest.
+    """
+    lines = [_line(family, cheap, dear) for cheap, dear in _two_each(_by_cost(family))]
     known = [line for line in lines if line]
     return Table(f"Small against large · {family.title}", CAPTION, COLUMNS, known) if known else None
+
+
+def _two_each(scales: Sequence[str]) -> Sequence[tuple[str, str]]:
+    if len(scales) <= MOST_SCALES:
+        return list(combinations(scales, 2))
+    return [*pairwise(scales), (scales[0], scales[-1])]
 
 
 def _by_cost(family: Family) -> list[str]:

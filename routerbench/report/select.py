@@ -9,6 +9,7 @@ from routerbench.checks import did_you_mean
 from routerbench.config import conf_dir
 from routerbench.report.cells import OF_MOE, belongs, is_dense
 from routerbench.report.runs import Run, key_of, paths_of, plain, some, text_of
+from routerbench.report.table import printable
 
 
 def selected(runs: Sequence[Run], where: Mapping[str, Sequence[str]]) -> list[Run]:
@@ -55,10 +56,8 @@ def path_of(key: str, runs: Iterable[Run]) -> str:
             return path
     names = [path.removeprefix("config.") for path in paths if path.startswith("config.")]
     top = dict.fromkeys(["status", *(name.partition(".")[0] for name in names)])
-    raise ValueError(
-        f"--where {key} is no setting of these runs{did_you_mean(key, [*top, *names])}; "
-        f"settings are: {', '.join(top)}"
-    )
+    text = f"--where {key} is no setting of these runs{did_you_mean(key, [*top, *names])}; settings are: "
+    raise ValueError(printable(text + some(list(top))))
 
 
 def _check_values(path: str, key: str, values: Sequence[str], runs: Sequence[Run]) -> None:
@@ -66,10 +65,8 @@ def _check_values(path: str, key: str, values: Sequence[str], runs: Sequence[Run
     for value in values:
         if not any(_is(other, value) for other in there.values()):
             names = sorted(there)
-            raise ValueError(
-                f"--where {key}={value} is what no run has: there is "
-                f"{some(names)}{did_you_mean(value, names)}"
-            )
+            text = f"--where {key}={value} is what no run has: there is {some(names)}"
+            raise ValueError(printable(text + did_you_mean(value, names)))
 
 
 def _fits(run: Run, path: str, values: Sequence[str]) -> bool:

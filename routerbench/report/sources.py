@@ -6,6 +6,7 @@ from typing import Any
 from routerbench.report.options import Options
 from routerbench.report.runs import Found, Run, in_order, read_runs, some
 from routerbench.report.select import of_sweep, selected
+from routerbench.report.table import printable
 from routerbench.report.wandb_source import read_mirrored
 
 
@@ -18,7 +19,7 @@ def read(options: Options) -> Found:
     mirrored = Found([]) if options.source is None else read_mirrored(options.source)
     runs = in_order([*local.runs, *_other_than(mirrored.runs, local.runs)])
     if not runs:
-        raise ValueError(_nothing_found(options, Found([], local.damaged, mirrored.remarks)))
+        raise ValueError(printable(_nothing_found(options, Found([], local.damaged, mirrored.remarks))))
     if options.sweep is not None:
         runs = of_sweep(runs, options.sweep)
     runs = selected(runs, options.where)

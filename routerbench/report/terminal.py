@@ -10,7 +10,7 @@ from rich.text import Text
 
 from routerbench.report.table import PLUS_MINUS, Column, Section, Table, printable
 
-LABEL_WIDTH = 22  # holds sinkhorn_expert_choice; longer labels take more lines
+LABEL_WIDTH = 22  # holds sinkhorn_expert_choice; longer labels take more lines where there is no room
 
 
 def print_sections(sections: Sequence[Section], remarks: Sequence[str], console: Console) -> None:
@@ -27,9 +27,10 @@ def _print_table(table: Table, console: Console) -> None:
     _print_lines([table.caption] if table.caption else [], "dim", console)
     names = [printable(line.cells[0].text) for line in table.lines]
     blocks = [_block(table, column) for column in range(1, len(table.columns))]
-    width = _label_width(table.columns[0], names)
-    for part in _parts(blocks, console.width - width):
-        console.print(_grid(table, names, part, width))
+    widest = _widest(table.columns[0], names)
+    for part in _parts(blocks, console.width - min(widest, LABEL_WIDTH)):
+        width = min(widest, max(LABEL_WIDTH, console.width - _width(part)))
+        console.print(_grid(table, part, width))
         console.print()
     if table.notes:
         _print_lines(table.notes, "yellow", console)
@@ -41,9 +42,13 @@ def _print_lines(lines: Sequence[str], style: str, console: Console) -> None:
         console.print(Text(printable(line), style))
 
 
-def _label_width(column: Column, names: Sequence[str]) -> int:
-    header = column.short.split("\n")
-    return min(LABEL_WIDTH, max(map(cell_len, [*header, *names])))
+def _widest(column: Column, names: Sequence[str]) -> int:
+    return max(map(cell_len, [*column.short.split("\n"), *names]))
+
+
+def _width(blocks: Sequence[Sequence[str]]) -> int:
+    """The width of columns, each with the space before it."""
+    return sum(cell_len(block[0]) + 1 for block in blocks)
 
 
 def _parts(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[str]]]:
@@ -57,7 +62,7 @@ def _filled(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[s
     parts: list[list[Sequence[str]]] = []
     left = 0
     for block in blocks:
-        needed = cell_len(block[0]) + 1  # and the space between two columns
+        needed = _width([block])
         if not parts or needed > left:
             parts.append([])
             left = width
@@ -66,17 +71,18 @@ def _filled(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[s
     return parts
 
 
-def _grid(table: Table, names: Sequence[str], blocks: Sequence[Sequence[str]], width: int) -> Grid:
-    # The widths are given, as rich would measure each text of each column for them.
+def _grid(table: Table, blocks: Sequence[Sequence[str]], width: int) -> Grid:
+    """The grid of these columns, each given as two lines of header and a text a line."""
+    # To rich all numbers of a line are one text: it takes ten times as long with a cell for each.
+    first, second, *numbers = (" ".join(texts) for texts in zip(*blocks, strict=True))
     grid = Grid(box=SIMPLE_HEAD, padding=0, show_edge=False)
     grid.add_column(table.columns[0].short, overflow="fold", width=width)
-    for first, second, *_ in blocks:
-        grid.add_column(f"{first}\n{second}", no_wrap=True, width=cell_len(first))
-    texts = [block[2:] for block in blocks]
-    for number, (line, *cells) in enumerate(zip(table.lines, names, *texts, strict=True), 1):
+    grid.add_column(f"{first}\n{second}", no_wrap=True, width=cell_len(first))
+    for place, (line, texts) in enumerate(zip(table.lines, numbers, strict=True), 1):
         # Text, not str: rich would read [red] in a name as a colour.
+        cells = [Text(printable(line.cells[0].text)), Text(texts)]
         style = "yellow" if line.marked else ""
-        grid.add_row(*map(Text, cells), style=style, end_section=number == table.num_references)
+        grid.add_row(*cells, style=style, end_section=place == table.num_references)
     return grid
 
 
@@ -87,7 +93,8 @@ def _block(table: Table, column: int) -> list[str]:
     """
     header = table.columns[column].short.split("\n")
     lines = [*header, *_aligned([printable(line.cells[column].text) for line in table.lines])]
-    return [line.rjust(max(map(len, lines))) for line in lines]
+    width = max(map(len, lines))
+    return [line.rjust(width) for line in lines]
 
 
 def _aligned(texts: Sequence[str]) -> list[str]:

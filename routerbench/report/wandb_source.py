@@ -5,6 +5,7 @@ from typing import Any
 
 from routerbench.records import is_whole
 from routerbench.report.runs import Found, in_order, run_of, some
+from routerbench.report.table import printable
 
 PER_PAGE = 200
 
@@ -38,4 +39,5 @@ def _fetched(path: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
         return [(run.id, run.config, run.summary_metrics) for run in runs]
     except Exception as error:  # of many kinds, by the way it went wrong
         what = str(error).strip().partition("\n")[0]
-        raise ValueError(f"--source=wandb:{path} cannot be read: {type(error).__name__}: {what}") from error
+        text = f"--source=wandb:{path} cannot be read: {type(error).__name__}: {what}"
+        raise ValueError(printable(text)) from error

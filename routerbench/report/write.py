@@ -31,8 +31,8 @@ def write_report(options: Options, console: Console) -> int:
     answer = claims_answer(found, options) if options.claims else boards_answer(found, options)
     files = _claims_files(answer) if options.claims else _board_files(answer)
     pasted = {} if options.paste is None else _pasted(answer, options.paste)
+    _make_folder(options.out)
     print_sections(answer.sections, answer.remarks, console)
-    options.out.mkdir(parents=True, exist_ok=True)
     for path, text in ({options.out / name: text for name, text in files.items()} | pasted).items():
         write_text(path, text)
     return 0
@@ -63,3 +63,10 @@ def _pasted(answer: Answer, document: Path) -> dict[Path, str]:
     """The document with the boards, or with the claims, between its marker lines."""
     lines = markdown(answer.of_boards or answer.beyond, answer.remarks, "###")
     return {document.resolve(): pasted_file(document, lines, "board" if answer.boards else "claim")}
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out={out} cannot be made: {error.strerror}; give another folder") from error

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from routerbench.stats.intervals import Estimate
 
@@ -39,8 +39,8 @@ def share_interval(claims: NDArray[np.bool_], without: NDArray[np.bool_], confid
     of_permuting = share * (1 - share) / times
     trials = times * of_permuting / (of_permuting + _jackknife(without)) if of_permuting else times
     tail = (1 - confidence) / 2
-    low = float(stats.beta.ppf(tail, share * trials, trials * (1 - share) + 1)) if share else 0.0
-    high = float(stats.beta.ppf(1 - tail, share * trials + 1, trials * (1 - share))) if share < 1 else 1.0
+    low = float(special.betaincinv(share * trials, trials * (1 - share) + 1, tail)) if share else 0.0
+    high = float(special.betaincinv(share * trials + 1, trials * (1 - share), 1 - tail)) if share < 1 else 1.0
     return Estimate(share, low, high, times)
 
 

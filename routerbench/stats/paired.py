@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 Floats = NDArray[np.float64]
 
@@ -16,7 +16,7 @@ def paired_p(differences: Floats, least_deviation: float = 0.0) -> Floats:
     of the differences is taken for no smaller, as what was rounded may be equal by chance.
     """
     mean, error, freedom = _moments(differences, least_deviation)
-    return _where_tested(2 * special.stdtr(freedom, -np.abs(_ratio(mean, error))), freedom)
+    return np.where(freedom > 0, 2 * special.stdtr(freedom, -np.abs(_ratio(mean, error))), np.nan)
 
 
 def equivalence_p(differences: Floats, margin: float, least_deviation: float = 0.0) -> Floats:
@@ -26,7 +26,9 @@ def equivalence_p(differences: Floats, margin: float, least_deviation: float = 0
     `least_deviation` as in `paired_p`.
     """
     mean, error, freedom = _moments(differences, least_deviation)
-    return _where_tested(special.stdtr(freedom, -_ratio(margin - np.abs(mean), error)), freedom)
+    return np.where(
+        freedom > 0, special.stdtr(freedom, -_ratio(np.asarray(margin - np.abs(mean)), error)), np.nan
+    )
 
 
 def holm(p_values: Floats) -> Floats:
@@ -51,7 +53,7 @@ def smallest_detectable(deviation: float, n: int, alpha: float, power: float) ->
     """
     if n < 2:
         return math.nan
-    freedom, critical = n - 1, float(stats.t.isf(alpha / 2, n - 1))
+    freedom, critical = n - 1, -float(special.stdtrit(n - 1, alpha / 2))
 
     def missing(ratio: float) -> float:
         return 1 - float(special.nctdtr(freedom, ratio, critical)) - power
@@ -66,22 +68,18 @@ def deviations(differences: Floats) -> Floats:
     n = present.sum(axis=-1)
     mean = np.sum(differences, axis=-1, where=present) / np.maximum(n, 1)
     squares = np.sum((differences - mean[..., None]) ** 2, axis=-1, where=present)
-    return np.sqrt(squares / np.where(n > 1, n - 1, np.nan))
+    return np.asarray(np.sqrt(squares / np.where(n > 1, n - 1, np.nan)))
 
 
 def _moments(differences: Floats, least_deviation: float) -> tuple[Floats, Floats, Floats]:
     """Mean, its standard error and its degrees of freedom, without the pairs that are missing."""
     n = np.sum(~np.isnan(differences), axis=-1)
-    mean = np.nansum(differences, axis=-1) / np.maximum(n, 1)
+    mean = np.asarray(np.nansum(differences, axis=-1) / np.maximum(n, 1))
     error = np.maximum(deviations(differences), least_deviation) / np.sqrt(np.maximum(n, 1))
-    return mean, error, np.maximum(n - 1.0, 0.0)
+    return mean, np.asarray(error), np.asarray(np.maximum(n - 1.0, 0.0))
 
 
 def _ratio(value: Floats, error: Floats) -> Floats:
     """Value over error; without error the sign of the value times infinity, 0 for 0."""
     certain = np.where(value == 0, 0.0, np.copysign(np.inf, value))
     return np.divide(value, error, out=certain, where=error > 0)
-
-
-def _where_tested(p: Floats, freedom: Floats) -> Floats:
-    return np.where(freedom >= 1, p, np.nan)

@@ -203,3 +203,20 @@ def test_many_sets_of_rows_are_no_burden(filled: Filled, results: Path, boards_o
     block = block_of(boards_of(results))
     assert block is not None
     assert (len(block.names), len(block.cells)) == (2, 3)  # every two of the five stand on three boards
+
+
+def test_each_row_is_compared_with_its_own_dense_twin(
+    write_run: WriteRun, results: Path, boards_of: Boards
+) -> None:
+    # Rows differ in the number of epochs too: 0.6 - 0.5 after 1, 0.9 - 0.7 after 2, in both cells.
+    for data in ("a", "b"):
+        for epochs, dense, soft in ((1, 0.5, 0.6), (2, 0.7, 0.9)):
+            write_run("dense", 0, dense, data={"name": data}, epochs=epochs)
+            write_run("soft", 0, soft, data={"name": data}, epochs=epochs)
+    table = table_of(boards_of(results, by=("router", "epochs")))
+    assert {name: cells[0] for name, cells in texts(table).items()} == {
+        "dense epochs=1": "-",
+        "dense epochs=2": "-",
+        "soft epochs=1": "+10.00",
+        "soft epochs=2": "+20.00",
+    }

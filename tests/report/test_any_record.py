@@ -145,6 +145,12 @@ def test_what_is_no_record_is_left_out_and_said(content: str | bytes) -> None:
     assert report_on([content]).endswith("cannot be read: runs/000/record.json")
 
 
+def test_a_refusal_is_one_line_whatever_the_names() -> None:
+    record = {**RECORDS[0], "metrics": {"a\nb\x1b": 0.5}}
+    text = "metric='test/top1' is no accuracy of these runs: they have a\\nb\\x1b"
+    assert report_on([json.dumps(record)]) == text
+
+
 def test_a_record_that_may_not_be_opened_is_left_out_and_said(results: Path, write_run: WriteRun) -> None:
     write_run("soft", 0, 0.5)
     (results / "runs" / "folder" / "record.json").mkdir(parents=True)

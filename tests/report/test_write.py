@@ -138,3 +138,21 @@ def test_a_name_that_is_no_unicode_is_spelt_out(results: Path, write_run: WriteR
     write_run("half \ud800", 0, 0.8)
     write_report(Options(results, results), quiet())
     assert ",half \\ud800," in (results / "leaderboard.csv").read_text(encoding="utf-8")
+
+
+def test_files_go_where_they_are_wanted(results: Path, write_run: WriteRun, tmp_path: Path) -> None:
+    write_run("soft", 0, 0.8)
+    write_run("hash", 0, 0.7)
+    write_report(Options(results, tmp_path / "a" / "b", where={"router": ("hash",)}), quiet())
+    assert [path.name for path in results.iterdir()] == ["runs"]
+    text = (tmp_path / "a" / "b" / "LEADERBOARD.md").read_text()
+    assert ("| hash |" in text, "| soft |" in text) == (True, False)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(results: Path, write_run: WriteRun, tmp_path: Path) -> None:
+    write_run("soft", 0, 0.8)
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    text = f"--out={out} cannot be made: Not a directory; give another folder"
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        write_report(Options(results, out), quiet())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from routerbench.report.claims.claim import Claim, Part, PublishedPart, part_of
 from routerbench.report.claims.contrasts import Contrast, pairs
 from routerbench.report.claims.setups import Setup, matched
-from routerbench.report.published.differences import METRICS, summary
+from routerbench.report.published.differences import METRICS, PublishedDifference, summary
 from routerbench.report.published.tables import PlacedRun, placed_runs
 
 SOURCE = "Puigcerver et al. 2024, From Sparse to Soft Mixtures of Experts, tables 4 to 6"
@@ -57,13 +57,13 @@ def _side_by_side(blocks: Sequence[int]) -> bool:
     return list(blocks) == list(range(blocks[0], blocks[0] + len(blocks)))
 
 
-def _published(routers: Sequence[str]) -> list:
-    found = []
+def _published(routers: Sequence[str]) -> list[PublishedDifference]:
+    runs, found = placed_runs(), []
     for metric in METRICS:
         values = [
             _score(metric, one) - _score(metric, other)
-            for one in placed_runs()
-            for other in placed_runs()
+            for one in runs
+            for other in runs
             if one.router == other.router and one.router in routers and _twins(one.blocks, other.blocks)
         ]
         found += summary(metric, values, SOURCE)

@@ -15,6 +15,7 @@ SOURCE = (
 )
 PART = "per doubling, more - less data"
 SPLIT = re.compile(r"[^\[\]]+(?:\[(?:0%?)?:(?P<stop>\d+(?:\.\d+)?)(?P<percent>%)?\])?")
+MORE = 2  # times the data, at least: what is held out does not make a smaller set
 ABOUT = ("num_experts", "data.train_split", "data.source.train_split")
 
 
@@ -23,7 +24,7 @@ def claims() -> list[Claim]:
     return [
         Claim(
             "more experts with more data",
-            "Each doubling of the number of experts gives more when there are more training data.",
+            "A doubling of the number of experts gives more on at least twice the training data.",
             SOURCE,
             "experts",
             lambda setups: [part_of(PART, _experts_by_data(setups))],
@@ -34,9 +35,14 @@ def claims() -> list[Claim]:
 
 def _experts_by_data(setups: Sequence[Setup]) -> list[Contrast]:
     """The slope over log2 of the number of experts, on the most data minus on the fewest of a cell."""
-    sparse = of(setups, lambda setup: not setup.dense and _size(setup) is not None)
+    sparse = of(setups, lambda setup: not setup.dense and _counted(setup) and _size(setup) is not None)
     found = [_slopes(group) for group in matched(sparse, ABOUT)]
     return [contrast for contrast in found if contrast is not None]
+
+
+def _counted(setup: Setup) -> bool:
+    number = setup.get("num_experts")
+    return isinstance(number, int) and number > 0
 
 
 def _slopes(group: Sequence[Setup]) -> Contrast | None:
@@ -49,13 +55,14 @@ def _slopes(group: Sequence[Setup]) -> Contrast | None:
     if len(sizes) < 2 or len(units) > 1:  # a percentage is no more and no less than a number of images
         return None
     fewest, most = (choose(sizes, key=lambda size: size[1]) for choose in (min, max))
+    whole = 100.0 if "%" in units else math.inf
     shared = sorted(sizes[fewest].keys() & sizes[most].keys())
-    if len(shared) < 2:
+    if len(shared) < 2 or min(most[1], whole) < MORE * fewest[1]:
         return None
     slopes = [
         Contrast(_slope_terms([sizes[size][number] for number in shared], shared)) for size in (most, fewest)
     ]
-    return added([slopes[0], slopes[1].scaled(-1)])
+    return added([slopes[0], slopes[1].scaled(-1.0)])
 
 
 def slope_weights(num_experts: Sequence[int]) -> list[float]:

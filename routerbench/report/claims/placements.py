@@ -18,8 +18,8 @@ def claims() -> list[Claim]:
     return [
         Claim(
             "last_2 robust",
-            "On every backbone tested, MoE layers in the last two places are at least as good as dense and as "
-            "any other placement.",
+            "On every backbone tested, MoE layers in the last two places are at least as good as dense and "
+            "as any other placement.",
             f"{SOURCE}, tables 3 and 5, conclusion",
             "placements",
             _last_2_parts,
@@ -54,7 +54,12 @@ def _last_2_parts(setups: Sequence[Setup]) -> list[Part]:
 
 def _placed(name: str, setups: Sequence[Setup], high: str, low: str) -> Part:
     sparse = of(setups, lambda setup: _at(high)(setup) or _at(low)(setup))
-    return part_of(name, pairs(matched(sparse, PLACEMENT), _at(high), _at(low)))
+    return part_of(name, pairs(matched(sparse, PLACEMENT), _at(high), _at(low), _unlike))
+
+
+def _unlike(one: Setup, other: Setup) -> bool:
+    """Whether they are not the same blocks under two names."""
+    return not one.blocks or one.blocks != other.blocks
 
 
 def _at(placement: str) -> Callable[[Setup], bool]:

@@ -1,5 +1,6 @@
 """Claims on Batch Priority Routing."""
 
+import math
 from collections.abc import Sequence
 
 from routerbench.report.claims.claim import Claim, PublishedPart, part_of
@@ -43,11 +44,15 @@ def _crowded(setups: Sequence[Setup]) -> list[Setup]:
     return of(
         setups,
         lambda setup: (
-            setup.router == "token_choice"
-            and setup.get("router.capacity") is None
-            and (setup.get("router.capacity_factor") or setup.get("capacity_factor") or 2 * LOW) <= LOW
+            setup.router == "token_choice" and setup.get("router.capacity") is None and _factor(setup) <= LOW
         ),
     )
+
+
+def _factor(setup: Setup) -> float:
+    """The capacity factor, infinite where the setup does not tell it as a number."""
+    factor = setup.get("router.capacity_factor") or setup.get("capacity_factor")
+    return float(factor) if isinstance(factor, int | float) else math.inf
 
 
 def _on_minus_off(setups: Sequence[Setup], k: int) -> list[Contrast]:
@@ -59,7 +64,7 @@ def _one_over_two(setups: Sequence[Setup]) -> list[Contrast]:
     found = []
     for group in matched(_crowded(setups), [PRIORITY, "router.top_k"]):
         one, two = (_on_minus_off(group, k) for k in (1, 2))
-        found += [added([first, second.scaled(-1)]) for first in one for second in two]
+        found += [added([first, second.scaled(-1.0)]) for first in one for second in two]
     return found
 
 

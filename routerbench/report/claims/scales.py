@@ -47,7 +47,7 @@ def _ends(group: Sequence[Setup]) -> list[Contrast]:
     small, large = min(gains, default=None), max(gains, default=None)
     if small is None or large is None or not small[0] < large[0]:
         return []
-    return [added([a, b.scaled(-1)]) for a in gains[small] for b in gains[large] if _same_moe(a, b)]
+    return [added([a, b.scaled(-1.0)]) for a in gains[small] for b in gains[large] if _same_moe(a, b)]
 
 
 def _same_model(moe: Setup, dense: Setup) -> bool:

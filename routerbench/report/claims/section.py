@@ -1,12 +1,12 @@
 """Findings -> the tables of the claims."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from routerbench.report.claims.found import claims_found
 from routerbench.report.claims.verdicts import ALPHA, Finding, Judged
 from routerbench.report.metric import Metric
 from routerbench.report.published import PublishedDifference
-from routerbench.report.rows import origins_of
 from routerbench.report.runs import Run
 from routerbench.report.table import (
     NOTHING,
@@ -21,6 +21,7 @@ from routerbench.report.table import (
 )
 
 MIXED = "‡"
+ORIGINS = ("provenance.commit", "provenance.device", "provenance.versions.")
 CLAIMS = (
     Column("claim", "\nclaim"),
     Column("verdict", "\nverdict"),
@@ -58,15 +59,16 @@ def claims_section(runs: Sequence[Run], metric: Metric, delta: float) -> Section
 
 
 def _verdicts(findings: Sequence[Finding], metric: Metric, delta: float) -> Table:
-    lines = [_line(number, finding) for number, finding in enumerate(findings, 1)]
+    mixed = _mixed(findings)
+    lines = [_line(place + 1, finding, mixed[place]) for place, finding in enumerate(findings)]
     caption = f"{metric.name}; differences between runs that are equal in all that the claim is not about"
-    return Table("Verdicts", caption, CLAIMS, lines, notes=_notes(findings, delta))
+    return Table("Verdicts", caption, CLAIMS, lines, notes=_notes(findings, delta, any(mixed)))
 
 
-def _line(number: int, finding: Finding) -> Line:
+def _line(number: int, finding: Finding, mixed: bool) -> Line:
     judged = finding.deciding
     cells = [
-        Cell(f"{number} {finding.claim.name} {MIXED * _mixed(finding)}".rstrip()),
+        Cell(f"{number} {finding.claim.name} {MIXED * mixed}".rstrip()),
         Cell(finding.verdict),
         Cell(NOTHING) if judged is None else estimate_cell(judged.interval, "+"),
         number_cell(finding.p, 3),
@@ -75,7 +77,7 @@ def _line(number: int, finding: Finding) -> Line:
         _weakest_published(finding),
         Cell(finding.claim.sweep),
     ]
-    return Line(cells, marked=_mixed(finding))
+    return Line(cells, marked=mixed)
 
 
 def _comparisons(findings: Sequence[Finding]) -> Table:
@@ -107,7 +109,7 @@ def _published(findings: Sequence[Finding]) -> Table:
         for difference in part.differences
     ]
     notes = [
-        "The same comparisons in the tables of the studies: mean, lowest and highest of n differences between "
+        "The same comparisons in the tables of the studies: mean, lowest and highest of n differences of "
         "printed numbers. No study prints a spread over seeds, so none of these has an interval.",
     ]
     return Table("What the studies print", "", PUBLISHED, lines, notes=notes)
@@ -124,22 +126,28 @@ def _weakest_published(finding: Finding) -> Cell:
     return Cell(fixed(100 * min(means), 2, "+"), min(means)) if means else Cell(NOTHING)
 
 
-def _mixed(finding: Finding) -> bool:
-    """Whether the runs behind it differ in commit, device or versions."""
-    runs = [run for judged in finding.parts for run in judged.part.runs]
-    return any(len(values) > 1 for values in origins_of(runs).values())
+def _mixed(findings: Sequence[Finding]) -> list[bool]:
+    """Of each, whether the runs behind it differ in commit, device or versions."""
+    runs = [[run for judged in finding.parts for run in judged.part.runs] for finding in findings]
+    origins = {id(run): _origin(run) for run in chain.from_iterable(runs)}
+    return [len({origins[id(run)] for run in own}) > 1 for own in runs]
 
 
-def _notes(findings: Sequence[Finding], delta: float) -> list[str]:
+def _origin(run: Run) -> tuple[tuple[str, str], ...]:
+    return tuple((path, str(run[path])) for path in sorted(run) if path.startswith(ORIGINS))
+
+
+def _notes(findings: Sequence[Finding], delta: float, mixed: bool) -> list[str]:
     points = fixed(100 * delta, 2)
-    mixed = [f"{MIXED} the runs behind this claim differ in commit, device or versions"]
+    differ = f"{MIXED} the runs behind this claim differ in commit, device or versions"
     return [
-        "Effect: the mean over cells of the mean over seeds (n differences in all), of the comparison that the "
-        "claim hangs on, with the interval that its verdict is read from: every comparison must be above 0 "
-        f"(at least as good: above -{points} points) to support it, one below that contradicts it.",
-        f"p: two-sided, corrected for all claims that could be tested (Holm): in at most {100 * ALPHA:.0f} % of "
-        "such tables any verdict of supported or contradicted is wrong. Published: the smallest comparison of "
-        "the claim, by its first accuracy. Sweep: routerbench train -m +sweep=NAME would test it.",
-        *mixed * any(map(_mixed, findings)),
+        "Effect: the mean over cells of the mean over seeds (n differences in all), of the comparison that "
+        "the claim hangs on, with the interval that its verdict is read from: every comparison must be above "
+        f"0 (at least as good: above -{points} points) to support it, one below that contradicts it.",
+        "p: two-sided, corrected for all claims that could be tested (Holm): in at most "
+        f"{100 * ALPHA:.0f} % of such tables any verdict of supported or contradicted is wrong. Published: "
+        "the smallest comparison of the claim, by its first accuracy. Sweep: what routerbench train -m "
+        "+sweep=NAME would run to test it.",
+        *[differ] * mixed,
         *(f"{number} {one.claim.text} ({one.claim.source})" for number, one in enumerate(findings, 1)),
     ]

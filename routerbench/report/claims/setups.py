@@ -8,7 +8,7 @@ from typing import Any
 
 from routerbench.report.cells import DENSE, OF_MOE, without
 from routerbench.report.metric import Metric
-from routerbench.report.runs import Run, Settings, finished_last, key_of, settings_of
+from routerbench.report.runs import Run, Settings, finished_last, key_of, of_one_configuration, settings_of
 
 SAME = 0.05  # costs that differ by at most this share count as equal
 GATE = ("router.scorer", "router.projection_width", "router.temperature", "router.normalize_combine")
@@ -65,13 +65,13 @@ class Setup:
 
 def setups_of(runs: Sequence[Run], metric: Metric) -> list[Setup]:
     """The setups of the finished runs that have this metric, in the order of their settings."""
-    found: dict[str, Setup] = {}
-    for run in finished_last(runs):
-        if run["status"] == "done" and metric.path in run:
-            settings = settings_of(run)
-            key = key_of(settings)
-            found.setdefault(key, Setup(key, settings, {}, metric)).runs[run["config.seed"]] = run
-    return [found[key] for key in sorted(found)]
+    found = []
+    for same in of_one_configuration(runs):
+        kept = [run for run in finished_last(same) if run["status"] == "done" and metric.path in run]
+        if kept:
+            settings = settings_of(kept[0])
+            found.append(Setup(key_of(settings), settings, {run["config.seed"]: run for run in kept}, metric))
+    return sorted(found, key=lambda setup: setup.key)
 
 
 def matched(setups: Sequence[Setup], about: Sequence[str]) -> list[list[Setup]]:

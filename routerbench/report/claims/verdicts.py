@@ -52,7 +52,8 @@ class _Tested:
     @property
     def p_against(self) -> float:
         """Any part may break it, so the strongest decides, times their number (Bonferroni)."""
-        return min(1.0, self.num_tested * min((e.p_below(self.bound) for e in self.effects), default=1.0))
+        p_values = [effect.p_below(self.bound) for effect in self.effects if effect.testable]
+        return min([1.0, *(len(p_values) * p for p in p_values)])
 
     @property
     def num_tested(self) -> int:

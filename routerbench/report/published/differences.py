@@ -30,7 +30,8 @@ def published_difference(router: str, reference: str) -> list[PublishedDifferenc
     are paired; others must have experts, group size, slots per token (where the table lets one tell) and
     training FLOPs (within 5 %) in common too. Each row is one run: the range is that of the pairs.
     """
-    pairs = [(row, other) for row in _runs_of(router) for other in _runs_of(reference) if _alike(row, other)]
+    rows, others = _runs_of(router), _runs_of(reference)
+    pairs = [(row, other) for row in rows for other in others if _alike(row, other)]
     return [
         difference
         for metric in METRICS

@@ -123,34 +123,42 @@ class GatedModel:
 
 
 def soft_moe_runs() -> list[SoftMoeRun]:
+    """107 runs on JFT, dense and by router."""
     return _rows("soft_moe_table9.csv", SoftMoeRun)
 
 
 def priority_runs() -> list[PriorityRun]:
+    """Token Choice with 32 and 64 experts, k = 1 and 2."""
     return _rows("soft_moe_table7_bpr.csv", PriorityRun)
 
 
 def placed_runs() -> list[PlacedRun]:
+    """Eight placements of 512 experts, by router."""
     return _rows("soft_moe_tables4_6_placement.csv", PlacedRun)
 
 
 def imagenet_models() -> list[ImageNetModel]:
+    """15 models trained on ImageNet-1k."""
     return _rows("sweet_spot_table1_imagenet1k.csv", ImageNetModel)
 
 
 def pretrained_models() -> list[PretrainedModel]:
+    """Ten models trained on ImageNet-21k."""
     return _rows("sweet_spot_table2_imagenet21k.csv", PretrainedModel)
 
 
 def placed_models() -> list[PlacedModel]:
+    """Three backbones by placement."""
     return _rows("sweet_spot_table3_placement.csv", PlacedModel)
 
 
 def counted_models() -> list[CountedModel]:
+    """Two backbones by number of experts."""
     return _rows("sweet_spot_tables4_6_experts.csv", CountedModel)
 
 
 def gated_models() -> list[GatedModel]:
+    """Three backbones by gate."""
     return _rows("sweet_spot_table7_gates.csv", GatedModel)
 
 
