@@ -10,7 +10,7 @@ from routerbench.report.figures.style import MUTED, WIDTH_INCHES
 from routerbench.report.table import printable
 
 MAX_COLUMNS = 4
-TITLE_LETTERS, TITLE_LINES = 21, 3
+TITLE_LETTERS, TITLE_LINES = 23, 3
 
 
 def panels(count: int, height: float, x: str, y: str, share: bool) -> tuple[Figure, Sequence[Axes]]:
