@@ -1,9 +1,11 @@
 """A board as tables: rows with quality and cost, and the pairs with their verdicts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from routerbench.report.boards import REFERENCES, Board, marks
 from routerbench.report.pair_tables import pairs_table
+from routerbench.report.published import PublishedScore, published_score
 from routerbench.report.rows import Cost, Row
 from routerbench.report.table import (
     NOTHING,
@@ -19,6 +21,7 @@ from routerbench.report.table import (
 )
 
 SEEDS_SHOWN = 8
+PUBLISHED = Column("published %", "pub-\nlished %")
 LEGEND = (
     "± is half the width of the 95 % t-interval over seeds. Minus dense: the row minus its dense twin, "
     "in points, paired by seed.",
@@ -36,12 +39,23 @@ def section_of(board: Board) -> Section:
 def _rows_table(board: Board) -> Table:
     giga = any(row.cost.flops_per_image >= 1e9 for row in board.rows)
     unit, scale = ("GFLOP", 1e9) if giga else ("MFLOP", 1e6)
+    columns = [*_quality_columns(board), *_cost_columns(unit)]
     lines = [_line(place, board, scale) for place in range(len(board.rows))]
+    published = [published_score(row.settings, board.metric.name) for row in board.rows]
+    if any(published):
+        columns.append(PUBLISHED)
+        lines = [_beside(line, score) for line, score in zip(lines, published, strict=True)]
     num_references = sum(row.router in REFERENCES for row in board.rows)
-    return Table("", board.subtitle, _columns(board, unit), lines, num_references, board.notes)
+    return Table("", board.subtitle, columns, lines, num_references, board.notes)
 
 
-def _columns(board: Board, unit: str) -> Sequence[Column]:
+def _beside(line: Line, published: PublishedScore | None) -> Line:
+    """The line with what a paper prints for its configuration."""
+    cell = Cell(NOTHING) if published is None else number_cell(100 * published.score, 1)
+    return replace(line, cells=[*line.cells, cell])
+
+
+def _quality_columns(board: Board) -> Sequence[Column]:
     label = board.metric.label
     compared = ", ".join(board.by)
     return (
@@ -55,6 +69,11 @@ def _columns(board: Board, unit: str) -> Sequence[Column]:
         Column("failed", "fail-\ned"),
         Column("diverged", "diver-\nged"),
         Column("dropped %", "drop-\nped %"),
+    )
+
+
+def _cost_columns(unit: str) -> Sequence[Column]:
+    return (
         Column("slots/token", "slots\n/tok."),
         Column(f"{unit}s/image", f"{unit}\n/img"),
         Column("params M", "params\nM"),

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from routerbench.report.boards import Board
 from routerbench.report.pairs import POWER, Pair
+from routerbench.report.published import published_difference
 from routerbench.report.rule import ALPHA
-from routerbench.report.table import NOTHING, Cell, Column, Line, Table, estimate_cell
+from routerbench.report.table import NOTHING, Cell, Column, Line, Table, estimate_cell, fixed
 
 PAIR = Column("pair", "\npair")
 COLUMNS = (
@@ -15,23 +16,31 @@ COLUMNS = (
     Column("seeds", "\nseeds"),
 )
 TWO_LEVEL = Column("over seeds and images, points", "seeds, images\npoints")
+PUBLISHED = Column("published, points", "published\npoints")
 
 LEGEND = (
     "Pairs: the row minus its reference, over the seeds that both finished. p: paired t-test, corrected "
     "(Holm) for all tested pairs of the board; better or worse where it is below alpha. Equivalent: within "
     "delta by two one-sided t-tests, corrected likewise. ± is not corrected. Rank: the places that the "
     "verdicts leave open.",
-    "Over seeds and images: the 95 % interval for other seeds and other test images at once.",
+    "Over seeds and images: the 95 % interval for other seeds and other test images at once. Published: the "
+    "two methods' mean difference in ImageNet 10-shot accuracy (lowest and highest) in table 9 of Puigcerver "
+    "et al. 2024, at other scales and on other data.",
 )
 
 
 def pairs_table(board: Board) -> Table:
     """One line for each pair of the board; without lines where it has no pair."""
     pairs = board.pairs.pairs
-    columns = (PAIR, *COLUMNS, *([TWO_LEVEL] if any(pair.two_level for pair in pairs) else []))
-    lines = [Line(_cells(pair, board)[: len(columns)]) for pair in pairs]
+    cells = {PAIR: [Cell(name_of(pair, board)) for pair in pairs]}
+    cells |= dict(zip(COLUMNS, zip(*(_tested(pair, board) for pair in pairs), strict=True), strict=True))
+    if any(pair.two_level for pair in pairs):
+        cells[TWO_LEVEL] = [_two_level(pair) for pair in pairs]
+    if any(_published(pair, board) for pair in pairs):
+        cells[PUBLISHED] = [_published(pair, board) or Cell(NOTHING) for pair in pairs]
+    lines = [Line(line) for line in zip(*cells.values(), strict=True)]
     num_first = len({pair.row for pair in pairs if _is_dense(pair, board)})
-    return Table("Pairs", _caption(board), columns, lines, num_first, _notes(board))
+    return Table("Pairs", _caption(board), list(cells), lines, num_first, _notes(board))
 
 
 def name_of(pair: Pair, board: Board) -> str:
@@ -46,15 +55,28 @@ def verdict_of(pair: Pair, delta: float) -> str:
     return f"equivalent within {100 * delta:g}" if pair.verdict == "equivalent" else pair.verdict
 
 
-def _cells(pair: Pair, board: Board) -> Sequence[Cell]:
+def _tested(pair: Pair, board: Board) -> Sequence[Cell]:
     return (
-        Cell(name_of(pair, board)),
         estimate_cell(pair.difference, "+"),
         Cell(_p_text(pair.p), pair.p) if pair.tested else Cell(NOTHING),
         Cell(verdict_of(pair, board.pairs.delta)),
         Cell(str(pair.difference.n), pair.difference.n),
-        Cell(NOTHING) if pair.two_level is None else estimate_cell(pair.two_level, "+"),
     )
+
+
+def _two_level(pair: Pair) -> Cell:
+    return Cell(NOTHING) if pair.two_level is None else estimate_cell(pair.two_level, "+")
+
+
+def _published(pair: Pair, board: Board) -> Cell | None:
+    """What a published table says of the same two methods, by the first of its accuracies."""
+    router, reference = board.rows[pair.row].router, board.rows[pair.reference].router
+    if router == reference:
+        return None
+    for told in published_difference(router, reference)[:1]:
+        mean, low, high = (fixed(100 * value, 2, "+") for value in (told.mean, told.low, told.high))
+        return Cell(f"{mean} ({low} to {high})", told.mean)
+    return None
 
 
 def _p_text(p: float) -> str:

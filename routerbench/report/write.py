@@ -12,7 +12,7 @@ from routerbench.report.latex import latex
 from routerbench.report.markdown import markdown
 from routerbench.report.null_check import check_null
 from routerbench.report.options import Options
-from routerbench.report.page import Part, board_parts, page
+from routerbench.report.page import Part, beyond_parts, board_parts, page
 from routerbench.report.sources import read
 from routerbench.report.terminal import print_sections
 
@@ -39,10 +39,7 @@ def write_report(options: Options, console: Console) -> int:
 
 
 def _board_files(answer: Answer) -> dict[str, str]:
-    parts = [
-        *board_parts(answer.boards, answer.of_boards),
-        *(Part(section) for section in answer.beyond),
-    ]
+    parts = [*board_parts(answer.boards, answer.of_boards), *beyond_parts(answer.boards, answer.beyond)]
     return {
         "leaderboard.csv": sheet.csv(answer.boards),
         "LEADERBOARD.md": "# Leaderboard\n\n" + markdown(answer.sections, answer.remarks, "##"),
@@ -55,7 +52,7 @@ def _claims_files(answer: Answer) -> dict[str, str]:
     return {
         "CLAIMS.md": "# Claims of the studies\n\n" + markdown(answer.sections, answer.remarks, "##"),
         "claims.tex": latex(answer.sections, answer.remarks),
-        "claims.html": page([Part(*answer.beyond)], answer.runs, answer.remarks),
+        "claims.html": page([Part(section) for section in answer.beyond], answer.runs, answer.remarks),
     }
 
 

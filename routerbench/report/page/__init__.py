@@ -15,12 +15,12 @@ from markupsafe import Markup
 
 from routerbench.records import STATUSES
 from routerbench.report.figures.svg import svg
-from routerbench.report.page.of_boards import board_parts
+from routerbench.report.page.of_boards import beyond_parts, board_parts
 from routerbench.report.page.parts import Part
 from routerbench.report.runs import Run
 from routerbench.report.table import Cell, Section, printable
 
-__all__ = ["Part", "board_parts", "page"]
+__all__ = ["Part", "beyond_parts", "board_parts", "page"]
 
 HERE = Path(__file__).parent
 LINES = 4_000  # of all tables together: 10,000 records must stay under 5 MB

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from routerbench.report.boards import Board, marks
+from routerbench.report.figures.cost import cost_pictures
+from routerbench.report.figures.critical_difference import critical_difference_pictures
 from routerbench.report.figures.of_board import pictures_of
+from routerbench.report.figures.published import published_pictures
 from routerbench.report.page.parts import Link, Part, RowPage, RunPage
 from routerbench.report.page.run_pages import row_page, run_page
 from routerbench.report.rows import Row
@@ -53,6 +56,19 @@ def board_parts(boards: Sequence[Board], sections: Sequence[Section]) -> list[Pa
         _part(number, board, section, listed)
         for number, (board, section) in enumerate(zip(boards, sections, strict=True), 1)
     ]
+
+
+def beyond_parts(boards: Sequence[Board], sections: Sequence[Section]) -> list[Part]:
+    """A part for each section on many boards, and one with the pictures of accuracy against cost."""
+    drawn = boards[:BOARDS_WITH_PICTURES]
+    own = [*cost_pictures(drawn), *critical_difference_pictures(boards)]
+    left_out = [f"Only what stands on the first {BOARDS_WITH_PICTURES} boards is drawn: {NARROWER}."]
+    pictures = Part(
+        Section("Accuracy against cost, beside the published", []),
+        [*own, *published_pictures()],
+        left_out=left_out * (len(boards) > len(drawn)),
+    )
+    return [*map(Part, sections), pictures]
 
 
 def _part(number: int, board: Board, section: Section, listed: _Listed) -> Part:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from routerbench.report.published.tables import SoftMoeRun, soft_moe_runs
 
@@ -23,7 +24,8 @@ class PublishedDifference:
     source: str
 
 
-def published_difference(router: str, reference: str) -> list[PublishedDifference]:
+@cache
+def published_difference(router: str, reference: str) -> tuple[PublishedDifference, ...]:
     """A router minus a reference in Soft MoE's table 9: soft, expert_choice, token_choice or dense.
 
     One for each accuracy of the table, none where it has no such pair. Against dense, rows of one backbone
@@ -32,13 +34,13 @@ def published_difference(router: str, reference: str) -> list[PublishedDifferenc
     """
     rows, others = _runs_of(router), _runs_of(reference)
     pairs = [(row, other) for row in rows for other in others if _alike(row, other)]
-    return [
+    return tuple(
         difference
         for metric in METRICS
         for difference in summary(
             metric, [score(metric, row) - score(metric, other) for row, other in pairs], TABLE
         )
-    ]
+    )
 
 
 def soft_minus_sparse() -> list[PublishedDifference]:
