@@ -27,9 +27,10 @@ report: install  ## the leaderboards of RESULTS (default: results)
 readme: install  ## the board of results/pocket, also pasted into README.md
 	$(BIN)/routerbench report --results results/pocket --paste README.md
 
-performance: install  ## the measurement of results/performance, also pasted and drawn for docs/performance.md
+performance: install  ## the measurements of results/performance, also pasted and drawn for docs/performance*.md
 	$(BIN)/routerbench bench --from results/performance/bench.json \
 		--references results/performance/references.csv --paste docs/performance.md --plot docs/performance.png
+	$(BIN)/routerbench bench --from results/performance/h100.json --paste docs/performance-h100.md
 
 scaling: install  ## the tables of docs/scaling.md
 	$(BIN)/routerbench costs --gpus 64 --paste docs/scaling.md model=vit_base data.image_size=224 \

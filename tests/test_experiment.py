@@ -40,6 +40,7 @@ TINY = (
     "runtime.wandb=disabled",
     "runtime.workers=0",
     "runtime.threads=1",
+    "runtime.device=cpu",
     "runtime.backend=loop",  # nothing is measured
 )
 MEASURED = {"images_per_second", "train_seconds", "peak_memory_gib"}

@@ -1,8 +1,9 @@
-"""docs/performance.md keeps its word: its tables are those of the measurement beside it."""
+"""The pages of performance keep their word: their tables are those of the measurements beside them."""
 
 import shutil
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from routerbench.bench.cases import LAYERS
@@ -11,24 +12,33 @@ from routerbench.bench.options import KINDS, Options
 from routerbench.bench.results import read_references, read_results
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs" / "performance.md"
+DOCS = ROOT / "docs"
 MEASURED = ROOT / "results" / "performance"
 
 
-def test_tables_are_those_of_the_measurement(tmp_path: Path) -> None:
-    pasted = Path(shutil.copy(DOCS, tmp_path))
+@pytest.mark.parametrize(
+    ("page", "measurement", "references"),
+    [
+        ("performance.md", "bench.json", MEASURED / "references.csv"),
+        ("performance-h100.md", "h100.json", None),
+    ],
+)
+def test_tables_are_those_of_the_measurement(
+    page: str, measurement: str, references: Path | None, tmp_path: Path
+) -> None:
+    pasted = Path(shutil.copy(DOCS / page, tmp_path))
     nothing = dict.fromkeys(Options.__dataclass_fields__)
     options = Options(
         **{
             **nothing,
             "kinds": KINDS,
-            "source": MEASURED / "bench.json",
-            "references": MEASURED / "references.csv",
+            "source": MEASURED / measurement,
+            "references": references,
             "paste": pasted,
         }
     )
     assert bench(options, "routerbench bench", Console(quiet=True))
-    assert pasted.read_text(encoding="utf-8") == DOCS.read_text(encoding="utf-8")
+    assert pasted.read_text(encoding="utf-8") == (DOCS / page).read_text(encoding="utf-8")
 
 
 def test_references_are_for_cases_that_are_measured() -> None:

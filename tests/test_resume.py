@@ -47,6 +47,7 @@ WORDS = (
     "num_experts=4",
     "runtime.wandb=disabled",
     "runtime.threads=1",
+    "runtime.device=cpu",
     "runtime.backend=loop",
     "runtime.log_every_steps=1",
 )
