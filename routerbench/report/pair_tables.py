@@ -33,7 +33,8 @@ def pairs_table(board: Board) -> Table:
     """One line for each pair of the board; without lines where it has no pair."""
     pairs = board.pairs.pairs
     cells = {PAIR: [Cell(name_of(pair, board)) for pair in pairs]}
-    cells |= dict(zip(COLUMNS, zip(*(_tested(pair, board) for pair in pairs), strict=True), strict=True))
+    tested = [_tested(pair, board) for pair in pairs]
+    cells |= {column: [line[place] for line in tested] for place, column in enumerate(COLUMNS)}
     if any(pair.two_level for pair in pairs):
         cells[TWO_LEVEL] = [_two_level(pair) for pair in pairs]
     if any(_published(pair, board) for pair in pairs):

@@ -97,7 +97,7 @@ def test_a_board(results: Path, write_run: WriteRun, boards_of: Boards) -> None:
     write_run("x_\\y", 0, 0.4)
     text = latex([section_of(board) for board in boards_of(results)], [])
     (dense, other, _pair) = re.findall(r"^(?:dense|x).* \\\\$", text, flags=re.MULTILINE)
-    assert dense.startswith("dense & 50.00 & 1--2 & -- & 49.00 & 1 & 0 & 0 & -- & 0.00 & 40.0 & ")
+    assert dense.startswith("dense & 50.00 & 1--2 & -- & 49.00 & 1 & 50.0 & 0 & 0 & -- & 0.00 & 40.0 & ")
     assert other.startswith(r"x\_\textbackslash{}y & 40.00 & 1--2 & $-$10.00 & 39.00 & 1 & ")
     assert text.count("{") == text.count("}")
 

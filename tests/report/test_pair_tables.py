@@ -7,6 +7,9 @@ from routerbench.report.pair_tables import pairs_table
 WriteRun = Callable[..., Path]
 Boards = Callable[..., list[Board]]
 
+# Against dense of the same backbone, in ImageNet 10-shot: 18 and 38 pairs of the table.
+SOFT, TOKEN_CHOICE = "+7.62 (+1.50 to +14.10)", "+4.89 (-4.50 to +12.90)"
+
 
 def texts(board: Board) -> list[list[str]]:
     return [[cell.text for cell in line.cells] for line in pairs_table(board).lines]
@@ -30,14 +33,15 @@ def test_the_whole_table(results: Path, write_run: WriteRun, boards_of: Boards) 
         "p (Holm)",
         "verdict",
         "seeds",
+        "published, points",
     ]
     # p of soft minus dense is 0.0033 (t = 17.3), three tested pairs of which two are as small.
     assert texts(board) == [
-        ["soft vs dense", "+10.00 ± 2.48", "0.010", "better", "3"],
-        ["once vs dense", "+10.00", "-", "not tested", "1"],
-        ["token_choice vs dense", "+0.00 ± 0.02", "1.000", "equivalent within 0.3", "3"],
-        ["soft vs token_choice", "+10.00 ± 2.47", "0.010", "better", "3"],
-        ["once vs token_choice", "+9.99", "-", "not tested", "1"],
+        ["soft vs dense", "+10.00 ± 2.48", "0.010", "better", "3", SOFT],
+        ["once vs dense", "+10.00", "-", "not tested", "1", "-"],
+        ["token_choice vs dense", "+0.00 ± 0.02", "1.000", "equivalent within 0.3", "3", TOKEN_CHOICE],
+        ["soft vs token_choice", "+10.00 ± 2.47", "0.010", "better", "3", "-"],
+        ["once vs token_choice", "+9.99", "-", "not tested", "1", "-"],
     ]
     assert table.num_references == 3
     assert table.caption == (
@@ -70,7 +74,7 @@ def test_one_seed(results: Path, write_run: WriteRun, boards_of: Boards) -> None
     write_run("dense", 0, 0.7)
     write_run("soft", 0, 0.8)
     (board,) = boards_of(results)
-    assert texts(board) == [["soft vs dense", "+10.00", "-", "not tested", "1"]]
+    assert texts(board) == [["soft vs dense", "+10.00", "-", "not tested", "1", SOFT]]
     assert pairs_table(board).notes == ["One seed: no interval and no test, nothing can be decided"]
 
 
@@ -78,7 +82,7 @@ def test_no_common_seed(results: Path, write_run: WriteRun, boards_of: Boards) -
     write_run("dense", 0, 0.7)
     write_run("soft", 1, 0.8)
     (board,) = boards_of(results)
-    assert texts(board) == [["soft vs dense", "-", "-", "not tested", "0"]]
+    assert texts(board) == [["soft vs dense", "-", "-", "not tested", "0", SOFT]]
     assert pairs_table(board).notes == ["No common seeds: no difference and no test, nothing can be decided"]
 
 

@@ -37,12 +37,12 @@ once       0      0  12.5  1.00  41.2   4.60   1.20 1,310  31.5 0.50
 
 Pairs
 Each row minus its dense twin: 2 pairs tested, alpha 0.05, delta 0.3 points.
-                   difference      p
-pair                   points (Holm)    verdict seeds
-─────────────────────────────────────────────────────
-soft vs dense  +10.00 ±  2.48  0.007     better     3
-noisy vs dense  +4.50 ± 19.06  0.205  undecided     2
-once vs dense  -10.00              - not tested     1
+                   difference      p                                published
+pair                   points (Holm)    verdict seeds                  points
+─────────────────────────────────────────────────────────────────────────────
+soft vs dense  +10.00 ±  2.48  0.007     better     3 +7.62 (+1.50 to +14.10)
+noisy vs dense  +4.50 ± 19.06  0.205  undecided     2                       -
+once vs dense  -10.00              - not tested     1                       -
 """
 
 

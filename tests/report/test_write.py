@@ -25,7 +25,7 @@ def test_files_and_terminal(results: Path, write_run: WriteRun) -> None:
     assert (results / "LEADERBOARD.md").read_text().startswith("# Leaderboard\n\n## landcover32 · ")
     assert (results / "leaderboard.csv").read_text().startswith("board,title,router,metric,score_mean,")
     assert "% Needs" in (results / "leaderboard.tex").read_text()
-    names = ["LEADERBOARD.md", "leaderboard.csv", "leaderboard.tex", "runs"]
+    names = ["LEADERBOARD.md", "leaderboard.csv", "leaderboard.tex", "report.html", "runs"]
     assert sorted(path.name for path in results.iterdir()) == names
 
 
@@ -53,7 +53,7 @@ def test_paste(results: Path, write_run: WriteRun, tmp_path: Path) -> None:
     write_report(Options(results, results, paste=readme), quiet())
     text = readme.read_bytes().decode()
     assert text.startswith("# Read\r\n<!-- board:begin -->\n### landcover32 · ")
-    assert text.endswith("where that differs.\n<!-- board:end -->\nrest\n")
+    assert text.endswith("on other data.\n<!-- board:end -->\nrest\n")
     assert "\nold\n" not in text
 
 
