@@ -63,16 +63,21 @@ def make(results: Path) -> int:
 
 
 def measure(results: Path) -> None:
-    """Report on the folder in a process of its own and say what that took."""
-    started = perf_counter()
-    command = [sys.executable, "-m", "routerbench", "report", "--results", str(results)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    """Report on the folder in a process of its own and say when the boards stood there, and when all did."""
+    started = boards = perf_counter()
+    command = [sys.executable, "-u", "-m", "routerbench", "report", "--results", str(results)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        for _ in process.stdout or ():
+            boards = perf_counter()
+    if process.returncode:
+        raise SystemExit(process.returncode)
     seconds = perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN)
     files = ", ".join(
         f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(results.glob("*.*"))
     )
-    print(f"{seconds:.1f} s, {peak.ru_utime + peak.ru_stime:.1f} s of CPU, {peak.ru_maxrss / 1024:.0f} MiB")
+    print(f"boards in the terminal after {boards - started:.1f} s, all files after {seconds:.1f} s")
+    print(f"{peak.ru_utime + peak.ru_stime:.1f} s of CPU, {peak.ru_maxrss / 1024:.0f} MiB")
     print(files)
 
 

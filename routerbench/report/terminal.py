@@ -53,22 +53,21 @@ def _width(blocks: Sequence[Sequence[str]]) -> int:
 
 def _parts(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[str]]]:
     """The columns in as few tables as this width takes, and none of these much wider than the others."""
-    fewest = len(_filled(blocks, width))
-    return next(parts for below in range(width + 1) if len(parts := _filled(blocks, below)) == fewest)
+    widths = [_width([block]) for block in blocks]
+    fewest = len(_ends(widths, width))
+    ends = next(ends for below in range(width + 1) if len(ends := _ends(widths, below)) == fewest)
+    return [list(blocks[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _filled(blocks: Sequence[Sequence[str]], width: int) -> list[list[Sequence[str]]]:
-    """As many columns to a table as have room, at least one."""
-    parts: list[list[Sequence[str]]] = []
-    left = 0
-    for block in blocks:
-        needed = _width([block])
-        if not parts or needed > left:
-            parts.append([])
+def _ends(widths: Sequence[int], width: int) -> list[int]:
+    """Where each table ends that takes as many columns as have room, at least one."""
+    ends, left = [], width
+    for place, needed in enumerate(widths):
+        if needed > left and place:
+            ends.append(place)
             left = width
-        parts[-1].append(block)
         left -= needed
-    return parts
+    return [*ends, len(widths)] if widths else []
 
 
 def _grid(table: Table, blocks: Sequence[Sequence[str]], width: int) -> Grid:

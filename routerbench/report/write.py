@@ -29,10 +29,10 @@ def write_report(options: Options, console: Console) -> int:
         print_sections([check.section], [], console)
         return check.exit_code
     answer = claims_answer(found, options) if options.claims else boards_answer(found, options)
-    files = _claims_files(answer) if options.claims else _board_files(answer)
     pasted = {} if options.paste is None else _pasted(answer, options.paste)
     _make_folder(options.out)
-    print_sections(answer.sections, answer.remarks, console)
+    print_sections(answer.sections, answer.remarks, console)  # before the page, which takes as long again
+    files = _claims_files(answer) if options.claims else _board_files(answer)
     for path, text in ({options.out / name: text for name, text in files.items()} | pasted).items():
         write_text(path, text)
     return 0
