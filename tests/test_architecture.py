@@ -51,7 +51,7 @@ VOCABULARY = {
 # Heavy or opinionated packages, and the modules that may know them; a name that ends in a dot is a folder.
 HOMES = {
     "hydra": {"cli", "parts.", "schema", "build", "compose"},
-    "wandb": {"tracking", "report.wandb_source"},
+    "wandb": {"tracking", "report.runs.wandb_source"},
     "pandas": {"records", "report."},
     "matplotlib": {"bench.plot", "report.figures."},
     "jinja2": {"report.page"},

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from routerbench.bench.results import Record
 from routerbench.bench.tables import Table
-from routerbench.report.markdown import escaped
+from routerbench.report.tables.markdown import escaped
 
 LEGEND = (
     "Medians over rounds; / dense, with its quartiles: the ratio to dense in the same round. "

@@ -4,18 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from routerbench.report.boards import Board, build_boards
+    from routerbench.report.boards.board import Board, build_boards
     from routerbench.report.options import Options
-    from routerbench.report.runs import read_runs
+    from routerbench.report.runs.run import read_runs
     from routerbench.report.write import write_report
 
 __all__ = ["Board", "Options", "build_boards", "read_runs", "write_report"]
 
 _HOME = {
-    "Board": "boards",
+    "Board": "boards.board",
     "Options": "options",
-    "build_boards": "boards",
-    "read_runs": "runs",
+    "build_boards": "boards.board",
+    "read_runs": "runs.run",
     "write_report": "write",
 }
 

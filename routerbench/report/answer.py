@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from routerbench.report import board_tables, pair_tables
-from routerbench.report.across import across_sections
-from routerbench.report.board_tables import section_of
-from routerbench.report.boards import Board, build_boards
-from routerbench.report.cells import checked_by
+from routerbench.report.across.equal_cost import equal_cost_sections
+from routerbench.report.across.gains import across_sections
+from routerbench.report.boards import board_tables, pair_tables
+from routerbench.report.boards.board import Board, build_boards
+from routerbench.report.boards.board_tables import section_of
+from routerbench.report.boards.cells import checked_by
 from routerbench.report.claims import claims_section
-from routerbench.report.equal_cost import equal_cost_sections
-from routerbench.report.metric import metric_of
 from routerbench.report.options import Options
-from routerbench.report.runs import Found, Run
-from routerbench.report.table import Section
+from routerbench.report.runs.metric import metric_of
+from routerbench.report.runs.run import Found, Run
+from routerbench.report.tables.table import Section
 
 
 @dataclass(frozen=True)

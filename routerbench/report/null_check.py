@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from routerbench.report.boards import Board
-from routerbench.report.pairs import score_matrix
-from routerbench.report.rows import CONFIDENCE
-from routerbench.report.rule import ALPHA, Family, differences_of, rule
-from routerbench.report.table import NOTHING, Cell, Column, Line, Section, Table
+from routerbench.report.boards.board import Board
+from routerbench.report.boards.pairs import score_matrix
+from routerbench.report.boards.rows import CONFIDENCE
+from routerbench.report.boards.rule import ALPHA, Family, differences_of, rule
+from routerbench.report.tables.table import NOTHING, Cell, Column, Line, Section, Table
 from routerbench.stats import Estimate, noise_of, relabelled, share_interval
 
 TIMES = 1000

@@ -42,7 +42,7 @@ def results(tmp_path: Path) -> Path:
 def boards_of() -> Boards:
     """A function from a results folder to its boards, as `routerbench report` makes them."""
     from routerbench.report import build_boards, read_runs
-    from routerbench.report.metric import metric_of
+    from routerbench.report.runs.metric import metric_of
 
     def boards(results: Path, by: Sequence[str] = ("router",), metric: str = "test/top1") -> "list[Board]":
         runs = read_runs(results).runs
@@ -55,7 +55,7 @@ def boards_of() -> Boards:
 def page_of(boards_of: Boards) -> PageOf:
     """A function from a results folder to the text of its page."""
     from routerbench.report import read_runs
-    from routerbench.report.board_tables import LEGEND, section_of
+    from routerbench.report.boards.board_tables import LEGEND, section_of
     from routerbench.report.page import board_parts, page
 
     def text(results: Path) -> str:

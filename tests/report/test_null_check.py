@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from routerbench.report import Board, null_check, rule
+from routerbench.report import Board, null_check
+from routerbench.report.boards import rule
 from routerbench.report.null_check import check_null
 
 WriteRun = Callable[..., Path]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from routerbench.report.claims.contrasts import Contrast, cells_of
 from routerbench.report.claims.setups import Setup
 from routerbench.report.published import PublishedDifference
-from routerbench.report.runs import Run
+from routerbench.report.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from routerbench.report.claims.catalogue import all_claims
 from routerbench.report.claims.setups import setups_of
 from routerbench.report.claims.verdicts import Finding, findings_of
-from routerbench.report.metric import Metric
-from routerbench.report.runs import Run
+from routerbench.report.runs.metric import Metric
+from routerbench.report.runs.run import Run
 
 
 def claims_found(runs: Sequence[Run], metric: Metric, delta: float) -> list[Finding]:

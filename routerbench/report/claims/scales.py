@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from routerbench.report.cells import belongs, without
+from routerbench.report.boards.cells import belongs, without
 from routerbench.report.claims.claim import Claim, PublishedPart, part_of
 from routerbench.report.claims.contrasts import Contrast, added, pairs
 from routerbench.report.claims.setups import Setup, of, with_dense
 from routerbench.report.published.differences import PublishedDifference, summary
 from routerbench.report.published.tables import ImageNetModel, imagenet_models
-from routerbench.report.runs import key_of
+from routerbench.report.runs.run import key_of
 
 SOURCE = "Videau et al. 2025, Mixture of Experts in Image Classification: What's the Sweet Spot?"
 PART = "gain of the smallest - of the largest"

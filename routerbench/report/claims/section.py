@@ -5,10 +5,10 @@ from itertools import chain
 
 from routerbench.report.claims.found import claims_found
 from routerbench.report.claims.verdicts import ALPHA, Finding, Judged
-from routerbench.report.metric import Metric
 from routerbench.report.published import PublishedDifference
-from routerbench.report.runs import Run
-from routerbench.report.table import (
+from routerbench.report.runs.metric import Metric
+from routerbench.report.runs.run import Run
+from routerbench.report.tables.table import (
     NOTHING,
     Cell,
     Column,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from routerbench.report.cells import DENSE, OF_MOE, without
-from routerbench.report.metric import Metric
-from routerbench.report.runs import Run, Settings, key_of, of_one_configuration, one_a_seed, settings_of
+from routerbench.report.boards.cells import DENSE, OF_MOE, without
+from routerbench.report.runs.metric import Metric
+from routerbench.report.runs.run import Run, Settings, key_of, of_one_configuration, one_a_seed, settings_of
 
 SAME = 0.05  # costs that differ by at most this share count as equal
 GATE = ("router.scorer", "router.projection_width", "router.temperature", "router.normalize_combine")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from routerbench.report.boards import Board
+from routerbench.report.boards.board import Board
+from routerbench.report.boards.pairs import Pair
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import (
     ACCENT,
@@ -20,7 +21,6 @@ from routerbench.report.figures.style import (
     drawing,
     short,
 )
-from routerbench.report.pairs import Pair
 
 MAX_PAIRS = 40
 LOOKS = {  # shape, line and inside: a verdict can be told without its colour

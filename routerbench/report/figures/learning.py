@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from routerbench.report.boards import Board
-from routerbench.report.cells import DENSE
+from routerbench.report.boards.board import Board
+from routerbench.report.boards.cells import DENSE
+from routerbench.report.boards.rows import CONFIDENCE, Row
 from routerbench.report.figures.curves import Curves, read_curves
 from routerbench.report.figures.panels import panel_title, panels
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import ACCENT, MUTED, WORSE, drawing
-from routerbench.report.rows import CONFIDENCE, Row
-from routerbench.report.runs import Run
+from routerbench.report.runs.run import Run
 from routerbench.stats import Estimate, t_interval
 
 LOSS = "train/task_loss"

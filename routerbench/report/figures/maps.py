@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from routerbench.report.boards import Board
+from routerbench.report.boards.board import Board
+from routerbench.report.boards.rows import Row
 from routerbench.report.figures.panels import panel_title, panels
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.routing import in_natural_order, tinted
 from routerbench.report.figures.style import FAINT, drawing
-from routerbench.report.rows import Row
 
 MAX_ROWS = 8
 FILE = "routing.npz"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from routerbench.report.boards import REFERENCES
+from routerbench.report.boards.board import REFERENCES
 from routerbench.report.figures.style import INK
 
 # Okabe and Ito's colours, but for their yellow, which is too light on white.

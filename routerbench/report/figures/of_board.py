@@ -1,6 +1,6 @@
 """All pictures of one board, in the order of the page."""
 
-from routerbench.report.boards import Board
+from routerbench.report.boards.board import Board
 from routerbench.report.figures.forest import forest
 from routerbench.report.figures.learning import learning_curves
 from routerbench.report.figures.maps import expert_maps

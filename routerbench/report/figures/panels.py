@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routerbench.report.figures.style import MUTED, WIDTH_INCHES
-from routerbench.report.table import printable
+from routerbench.report.tables.table import printable
 
 MAX_COLUMNS = 4
 TITLE_LETTERS, TITLE_LINES = 23, 3

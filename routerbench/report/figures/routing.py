@@ -10,11 +10,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from routerbench.report.boards import Board
+from routerbench.report.boards.board import Board
+from routerbench.report.boards.rows import Row
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import ACCENT, INK, WIDTH_INCHES, drawing, short
-from routerbench.report.rows import Row
-from routerbench.report.table import NOTHING
+from routerbench.report.tables.table import NOTHING
 
 MAX_ROWS = 20
 MAX_TEXTS = 12  # more columns have no room for numbers

@@ -12,7 +12,7 @@ from matplotlib import rc_context
 
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import VARIABLES
-from routerbench.report.table import printable
+from routerbench.report.tables.table import printable
 
 RENDERING: dict[Any, Any] = {
     "svg.fonttype": "none",

@@ -17,8 +17,8 @@ from routerbench.records import STATUSES
 from routerbench.report.figures.svg import svg
 from routerbench.report.page.of_boards import beyond_parts, board_parts
 from routerbench.report.page.parts import Part
-from routerbench.report.runs import Run
-from routerbench.report.table import Cell, Section, printable
+from routerbench.report.runs.run import Run
+from routerbench.report.tables.table import Cell, Section, printable
 
 __all__ = ["Part", "beyond_parts", "board_parts", "page"]
 

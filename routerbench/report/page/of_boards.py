@@ -4,16 +4,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from routerbench.report.boards import Board, marks
+from routerbench.report.boards.board import Board, marks
+from routerbench.report.boards.rows import Row
 from routerbench.report.figures.cost import cost_pictures
 from routerbench.report.figures.critical_difference import critical_difference_pictures
 from routerbench.report.figures.of_board import pictures_of
 from routerbench.report.figures.published import published_pictures
 from routerbench.report.page.parts import Link, Part, RowPage, RunPage
 from routerbench.report.page.run_pages import row_page, run_page
-from routerbench.report.rows import Row
-from routerbench.report.runs import Run
-from routerbench.report.table import Section
+from routerbench.report.runs.run import Run
+from routerbench.report.tables.table import Section
 
 BOARDS_WITH_PICTURES = 12
 CHARACTERS = 700_000  # of the pages of all runs together, which is that of some 200

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from routerbench.report.figures import Picture
-from routerbench.report.table import Section
+from routerbench.report.tables.table import Section
 
 
 @dataclass(frozen=True)

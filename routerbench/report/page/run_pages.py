@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from routerbench.report.boards import Board
+from routerbench.report.boards.board import Board
+from routerbench.report.boards.rows import Row
 from routerbench.report.figures.routing import in_natural_order
 from routerbench.report.page.parts import Fact, Routing, RowPage, RunPage
-from routerbench.report.rows import Row
-from routerbench.report.runs import Run, Settings, text_of
-from routerbench.report.table import NOTHING
+from routerbench.report.runs.run import Run, Settings, text_of
+from routerbench.report.tables.table import NOTHING
 
 TEXT_CHARACTERS = 2_000  # of one value
 ERROR_CHARACTERS = 6_000  # the end of a traceback says what happened

@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from routerbench.report.metric import TOP1
 from routerbench.report.published.tables import counted_models, imagenet_models, placed_models
-from routerbench.report.runs import Settings
+from routerbench.report.runs.metric import TOP1
+from routerbench.report.runs.run import Settings
 
 PAPER = "Videau et al. 2025"
 BACKBONES = {

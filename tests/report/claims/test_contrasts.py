@@ -8,7 +8,7 @@ import pytest
 from routerbench.report.claims.contrasts import cells_of, minus
 from routerbench.report.claims.data_experts import slope_weights
 from routerbench.report.claims.setups import Setup, setups_of
-from routerbench.report.metric import Metric
+from routerbench.report.runs.metric import Metric
 
 RunsOf = Callable[..., list[dict[str, Any]]]
 TOP1 = Metric("test/top1", "top-1 %")

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from routerbench.report.claims import claims_section
-from routerbench.report.metric import Metric
-from routerbench.report.table import Table
+from routerbench.report.runs.metric import Metric
+from routerbench.report.tables.table import Table
 
 TOP1 = Metric("test/top1", "top-1 %")
 Run = dict[str, Any]

@@ -11,7 +11,7 @@ from routerbench.report.claims import claims_found
 from routerbench.report.claims.catalogue import all_claims
 from routerbench.report.claims.claim import Claim, Part, nothing_published
 from routerbench.report.claims.verdicts import Finding, findings_of
-from routerbench.report.metric import Metric
+from routerbench.report.runs.metric import Metric
 
 Run = dict[str, Any]
 TOP1 = Metric("test/top1", "top-1 %")

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from routerbench.report import Board
+from routerbench.report.boards.pairs import Pair
 from routerbench.report.figures import forest as forest_module
 from routerbench.report.figures.forest import forest
 from routerbench.report.figures.learning import learning_curves
@@ -17,7 +18,6 @@ from routerbench.report.figures.maps import expert_maps
 from routerbench.report.figures.of_board import pictures_of
 from routerbench.report.figures.routing import in_natural_order, routing_by_layer, tinted
 from routerbench.report.figures.svg import svg
-from routerbench.report.pairs import Pair
 from routerbench.stats import Estimate
 
 WriteRun = Callable[..., Path]

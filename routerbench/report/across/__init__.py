@@ -1,0 +1,1 @@
+"""Boards -> what holds at equal cost and across boards."""

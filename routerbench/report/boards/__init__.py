@@ -1,0 +1,1 @@
+"""Runs -> boards: cells, rows, pairs with their verdicts, and their tables."""

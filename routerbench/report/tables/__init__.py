@@ -1,0 +1,1 @@
+"""Sections of tables, and each way to show them."""

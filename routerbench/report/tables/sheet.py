@@ -1,0 +1,50 @@
+"""Boards -> CSV in full precision, for further work on the numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from routerbench.report.boards.board import Board
+from routerbench.report.runs.run import text_of
+
+
+def csv(boards: Sequence[Board]) -> str:
+    """One line for each row of each board: accuracies and fractions in [0, 1], empty where no run tells."""
+    lines = [
+        _line(number, board, place)
+        for number, board in enumerate(boards, 1)
+        for place in range(len(board.rows))
+    ]
+    measured = [name for name in lines[0] if "." not in name]
+    origins = sorted({name for line in lines for name in line} - set(measured))
+    return pd.DataFrame(lines, columns=[*measured, *origins], dtype=object).to_csv(
+        index=False, lineterminator="\n"
+    )
+
+
+def _line(number: int, board: Board, place: int) -> Mapping[str, Any]:
+    """All of a row; a dense row stands once on each board that it joins."""
+    row, pair = board.rows[place], board.against_dense(place)
+    difference = asdict(pair.difference) if pair else dict.fromkeys(("mean", "low", "high"), None) | {"n": 0}
+    first, last = board.pairs.ranks[place]
+    return {
+        "board": number,
+        "title": board.title,
+        "router": row.label,
+        "metric": board.metric.name,
+        **{f"score_{name}": value for name, value in asdict(row.score).items()},
+        "scores": "; ".join(f"{seed}: {score}" for seed, score in sorted(row.scores.items())),
+        "first_rank": first if row.scores else None,
+        "last_rank": last if row.scores else None,
+        **{f"minus_dense_{name}": value for name, value in difference.items()},
+        "minus_dense_p": pair.p if pair else None,
+        "minus_dense_verdict": pair.verdict if pair else None,
+        "balanced_mean": row.balanced,
+        **{name: getattr(row, name) for name in ("done", "failed", "oom", "diverged")},
+        "dropped_fraction": row.dropped_fraction,
+        **asdict(row.cost),
+        **{f"provenance.{name}": "; ".join(values) for name, values in row.origins.items()},
+        **{f"config.{name}": text_of(value) for name, value in row.settings.items()},
+    }
