@@ -4,7 +4,7 @@ RESULTS ?= results
 BIN := .venv/bin
 SMOKE := results/smoke
 
-.PHONY: help install demo report readme performance scaling test check format smoke
+.PHONY: help install demo report performance scaling test check format smoke
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -21,11 +21,9 @@ demo: install  ## six routers, the dense twin and two controls on real images, t
 	$(BIN)/routerbench train -m +sweep=routers runtime.results=$(RESULTS); \
 	status=$$?; $(BIN)/routerbench report --results $(RESULTS) && exit $$status
 
-report: install  ## the leaderboards of RESULTS (default: results)
-	$(BIN)/routerbench report --results $(RESULTS)
-
-readme: install  ## the board of results/pocket, also pasted into README.md
+report: install  ## the report of results/pocket, also pasted into README.md and docs/report.md
 	$(BIN)/routerbench report --results results/pocket --paste README.md
+	$(BIN)/routerbench report --results results/pocket --claims --paste docs/report.md
 
 performance: install  ## the measurements of results/performance, also pasted and drawn for docs/performance*.md
 	$(BIN)/routerbench bench --from results/performance/bench.json \

@@ -1,4 +1,4 @@
-"""README keeps its word: the board is that of the records, and its code runs."""
+"""README and docs keep their word: boards and claims are those of the records, and the code runs."""
 
 import re
 import shutil
@@ -14,13 +14,24 @@ README = ROOT / "README.md"
 CODE = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def test_board_is_that_of_the_records(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "results" / "pocket", tmp_path / "pocket")
-    pasted = shutil.copy(README, tmp_path)
-    write_report(Options(tmp_path / "pocket", tmp_path / "pocket", paste=Path(pasted)), Console(quiet=True))
-    assert Path(pasted).read_text(encoding="utf-8") == README.read_text(encoding="utf-8")
-    for name in ("LEADERBOARD.md", "leaderboard.csv", "leaderboard.tex"):
-        assert (tmp_path / "pocket" / name).read_bytes() == (ROOT / "results" / "pocket" / name).read_bytes()
+PUBLISHED = [
+    ("README.md", False, ["LEADERBOARD.md", "leaderboard.csv", "leaderboard.tex"]),
+    ("docs/report.md", True, ["CLAIMS.md", "claims.tex"]),
+]
+
+
+@pytest.mark.parametrize(("document", "claims", "names"), PUBLISHED)
+def test_what_is_pasted_is_that_of_the_records(
+    document: str, claims: bool, names: list[str], tmp_path: Path
+) -> None:
+    results = shutil.copytree(ROOT / "results" / "pocket", tmp_path / "pocket")
+    pasted = Path(shutil.copy(ROOT / document, tmp_path))
+    for name in names:
+        (results / name).unlink()
+    write_report(Options(results, results, claims=claims, paste=pasted), Console(quiet=True))
+    assert pasted.read_text(encoding="utf-8") == (ROOT / document).read_text(encoding="utf-8")
+    for name in names:
+        assert (results / name).read_bytes() == (ROOT / "results" / "pocket" / name).read_bytes()
 
 
 def test_records_are_published_with_their_configurations() -> None:
