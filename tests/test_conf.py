@@ -94,7 +94,7 @@ def test_every_sweep(name: str) -> None:
         parts.verify(config)
 
 
-@pytest.mark.parametrize(("name", "num_runs"), [("placements", 12)])
+@pytest.mark.parametrize(("name", "num_runs"), [("placements", 12), ("gates", 18), ("scales", 36)])
 def test_the_runs_of_a_sweep_are_those_that_its_first_lines_say(name: str, num_runs: int) -> None:
     assert f"{num_runs} runs" in (conf_dir() / "sweep" / f"{name}.yaml").read_text()
     assert len(composed([f"+sweep={name}"], multirun=True)) == num_runs

@@ -147,7 +147,7 @@ def _notes(findings: Sequence[Finding], delta: float, mixed: bool) -> list[str]:
         "p: two-sided, corrected for all claims that could be tested (Holm): in at most "
         f"{100 * ALPHA:.0f} % of such tables any verdict of supported or contradicted is wrong. Published: "
         "the smallest comparison of the claim, by its first accuracy. Sweep: what routerbench train -m "
-        "+sweep=NAME would run to test it.",
+        "+sweep=NAME would run to test it; none starts from a dense run of yours, as upcycling must.",
         *[differ] * mixed,
         *(f"{number} {one.claim.text} ({one.claim.source})" for number, one in enumerate(findings, 1)),
     ]
