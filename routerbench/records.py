@@ -99,7 +99,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 def each_record(results: Path | str) -> Iterator[tuple[Path, dict[str, Any] | None]]:
     """Every `record.json` below `results`/runs with what it holds, None for one that is no whole record."""
-    for path in sorted(Path(results, "runs").glob("*/record.json")):
+    runs = Path(results, "runs")
+    # Listed and not globbed, which takes a folder that may not be read for an empty one.
+    for path in sorted(run / "record.json" for run in (runs.iterdir() if runs.is_dir() else ())):
         try:
             record = read_record(path.parent)
         except (OSError, ValueError):

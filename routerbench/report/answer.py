@@ -9,10 +9,11 @@ from routerbench.report.boards import board_tables, pair_tables
 from routerbench.report.boards.board import Board, build_boards
 from routerbench.report.boards.board_tables import section_of
 from routerbench.report.boards.cells import checked_by
+from routerbench.report.boards.rule import ALPHA
 from routerbench.report.claims import claims_section
 from routerbench.report.options import Options
 from routerbench.report.runs.metric import metric_of
-from routerbench.report.runs.run import Found, Run
+from routerbench.report.runs.run import Found, Run, some
 from routerbench.report.tables.table import Section
 
 
@@ -35,7 +36,7 @@ def boards_answer(found: Found, options: Options) -> Answer:
     """Boards, what is equal at equal cost, and what holds across boards."""
     boards = boards_of(found, options)
     beyond = [*equal_cost_sections(boards), *across_sections(boards)]
-    remarks = [*board_tables.LEGEND, *pair_tables.LEGEND, *_left_out(found)]
+    remarks = [*board_tables.LEGEND, *pair_tables.LEGEND, *_of_many(boards), *_left_out(found)]
     return Answer(found.runs, boards, [section_of(board) for board in boards], beyond, remarks)
 
 
@@ -52,5 +53,17 @@ def boards_of(found: Found, options: Options) -> list[Board]:
     return build_boards(found.runs, by, metric, options.delta / 100)
 
 
+def _of_many(boards: Sequence[Board]) -> list[str]:
+    """What the error rates of several boards add up to."""
+    tested = sum(board.pairs.num_tested > 0 for board in boards)
+    most = 100 * (1 - (1 - ALPHA) ** tested)
+    text = (
+        f"{tested} boards are tested, each with its own alpha of {ALPHA}: with nothing behind them up to "
+        f"{most:.0f} % of such reports claim something on some board. Ask one question at a time by --where."
+    )
+    return [text] * (tested > 1)
+
+
 def _left_out(found: Found) -> list[str]:
-    return [*found.remarks, *(f"Left out, as it cannot be read: {path}" for path in found.damaged)]
+    damaged = [f"Left out, as it cannot be read: {some(found.damaged)}"] if found.damaged else []
+    return [*found.remarks, *damaged]

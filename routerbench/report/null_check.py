@@ -97,7 +97,7 @@ def _among(places: Sequence[int], family: Family) -> Family:
 
 def _line(number: int, board: Board, dealt: _Dealt | None, share: Estimate | None) -> Line:
     cells = (
-        Cell(f"{number} {board.title}"),
+        Cell(f"{number} {board.name}"),
         Cell(str(len(board.rows)), len(board.rows)),
         Cell(str(board.pairs.usual_n), board.pairs.usual_n),
         Cell(str(board.pairs.num_tested), board.pairs.num_tested),

@@ -9,6 +9,7 @@ from pathlib import Path
 from routerbench.checks import check_positive
 
 TOP1 = "test/top1"
+MOST_POINTS = 100
 WANDB = re.compile(r"^wandb:[^/\s]+/[^/\s]+$")
 # A comma parts two values unless it stands in brackets, as that of placement=[3,5].
 BETWEEN_VALUES = re.compile(r",(?![^\[]*\])")
@@ -107,6 +108,12 @@ def checked(arguments: argparse.Namespace) -> Options:
     check_positive("--delta", given["delta"])
     if given["claims"] and given["check_null"]:
         raise ValueError("--claims and --check-null are two questions: give one of them")
+    if given["delta"] > MOST_POINTS:
+        raise ValueError(f"--delta={given['delta']} is above {MOST_POINTS} points: give some, such as 0.3")
+    if given["check_null"] and (given["paste"] or given["out"]):
+        raise ValueError("--check-null writes no files: leave out --out and --paste")
+    if len(set(given["by"])) < len(given["by"]):
+        raise ValueError(f"--by={','.join(given['by'])} names a setting twice: give each once")
     if "" in given["by"]:
         raise ValueError(
             f"--by={','.join(given['by'])} has an empty name: give settings, such as router,placement"

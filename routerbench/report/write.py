@@ -34,7 +34,7 @@ def write_report(options: Options, console: Console) -> int:
     print_sections(answer.sections, answer.remarks, console)  # before the page, which takes as long again
     files = _claims_files(answer) if options.claims else _board_files(answer)
     for path, text in ({options.out / name: text for name, text in files.items()} | pasted).items():
-        write_text(path, text)
+        _write(path, text)
     return 0
 
 
@@ -60,6 +60,15 @@ def _pasted(answer: Answer, document: Path) -> dict[Path, str]:
     """The document with the boards, or with the claims, between its marker lines."""
     lines = markdown(answer.of_boards or answer.beyond, answer.remarks, "###")
     return {document.resolve(): pasted_file(document, lines, "board" if answer.boards else "claim")}
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be written: {error.strerror or error}; give another folder by --out"
+        ) from error
 
 
 def _make_folder(out: Path) -> None:

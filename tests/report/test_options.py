@@ -70,6 +70,10 @@ def test_files_go_beside_the_records(words: list[str], results: Path | None, out
             "--where router stands there twice: give its values once, separated by commas",
         ),
         (["--claims", "--check-null"], "--claims and --check-null are two questions: give one of them"),
+        (["--check-null", "--out", "b"], "--check-null writes no files: leave out --out and --paste"),
+        (["--check-null", "--paste", "c.md"], "--check-null writes no files: leave out --out and --paste"),
+        (["--by", "router,router"], "--by=router,router names a setting twice: give each once"),
+        (["--delta", "1e9"], "--delta=1000000000.0 is above 100 points: give some, such as 0.3"),
         (["--out", __file__], f"--out={__file__} is no folder: give one"),
     ],
 )

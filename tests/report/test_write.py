@@ -128,7 +128,8 @@ def test_a_file_is_written_whole_or_not(
         raise OSError("no space left")
 
     monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(OSError, match=r"^no space left$"):
+    text = f"{results / 'leaderboard.csv'} cannot be written: no space left; give another folder by --out"
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         write_report(Options(results, results), quiet())
     assert (results / "leaderboard.csv").read_text() == "before"
     assert sorted(path.name for path in results.iterdir()) == ["leaderboard.csv", "runs"]
@@ -156,3 +157,27 @@ def test_a_folder_that_cannot_be_made_is_one_line(results: Path, write_run: Writ
     text = f"--out={out} cannot be made: Not a directory; give another folder"
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         write_report(Options(results, out), quiet())
+
+
+def test_many_damaged_records_are_one_line(results: Path, write_run: WriteRun) -> None:
+    write_run("soft", 0, 0.8)
+    for number in range(30):
+        write_run("soft", number, 0.8, run_id=f"broken{number:02d}").write_text("{")
+    write_report(Options(results, results), quiet())
+    (line,) = [
+        line for line in (results / "LEADERBOARD.md").read_text().splitlines() if "cannot be read" in line
+    ]
+    assert line.endswith("runs/broken19/record.json and 10 more")
+
+
+def test_what_many_boards_add_up_to_is_said(results: Path, write_run: WriteRun) -> None:
+    for seed in range(3):
+        for placement in ("last_2", "every_2"):
+            for router in ("dense", "soft"):
+                write_run(
+                    router, seed, 0.5 + 0.01 * seed + 0.02 * seed * (router == "soft"), placement=placement
+                )
+    write_report(Options(results, results), quiet())
+    # 1 - 0.95 * 0.95
+    assert "2 boards are tested, each with its own alpha of 0.05" in (results / "LEADERBOARD.md").read_text()
+    assert "up to 10 % of such reports" in (results / "LEADERBOARD.md").read_text()

@@ -29,7 +29,10 @@ UNFINISHED, MIXED, FEWER_PAIRS = "†", "‡", "§"
 
 @dataclass(frozen=True)
 class Board:
-    """The rows of one cell; `settings` are those that all its rows share, `by` those in which they differ."""
+    """The rows of one cell; `settings` are those that all its rows share, `by` those in which they differ.
+
+    `apart`: the settings that boards of the same title do not share with it.
+    """
 
     title: str
     subtitle: str
@@ -39,6 +42,12 @@ class Board:
     rows: Sequence[Row]
     pairs: Pairs
     notes: Sequence[str]
+    apart: str = ""
+
+    @property
+    def name(self) -> str:
+        """The title, with what tells the board from others of this title."""
+        return " · ".join([self.title, self.apart] if self.apart else [self.title])
 
     def against_dense(self, place: int) -> Pair | None:
         """The pair of the row at this place with its dense twin."""
@@ -66,7 +75,9 @@ def build_boards(runs: Sequence[Run], by: Sequence[str], metric: Metric, delta: 
 def marks(place: int, board: Board) -> str:
     """The footnote signs of the row at this place."""
     row, pair = board.rows[place], board.against_dense(place)
-    pairs_missing = pair is not None and board.rows[pair.reference].done and pair.difference.n < row.done
+    pairs_missing = (
+        pair is not None and board.rows[pair.reference].done and pair.difference.n < len(row.scores)
+    )
     signs = ((UNFINISHED, row.unfinished), (MIXED, row.mixed), (FEWER_PAIRS, pairs_missing))
     return "".join(sign for sign, shown in signs if shown)
 
@@ -136,8 +147,10 @@ def _told_apart(boards: Sequence[Board]) -> list[Board]:
 
 
 def _subtitled(board: Board, names: Sequence[str]) -> Board:
-    settings = [f"{name}={text_of(board.settings.get(name))}" for name in names]
-    return replace(board, subtitle=" · ".join([*settings, board.subtitle]))
+    if not names:
+        return board
+    apart = " · ".join(f"{name}={text_of(board.settings.get(name))}" for name in names)
+    return replace(board, subtitle=f"{apart} · {board.subtitle}", apart=apart)
 
 
 def _notes(board: Board, repeated: int) -> list[str]:
@@ -158,4 +171,6 @@ def _notes(board: Board, repeated: int) -> list[str]:
     oom = [f"{row.label} {row.oom}" for row in board.rows if row.oom]
     notes += [f"Failed runs that were out of memory: {', '.join(oom)}"] * bool(oom)
     # A copied folder is not a second replication.
-    return notes + [f"Same configuration and seed twice, the later counts: {repeated}"] * (repeated > 0)
+    return notes + [
+        f"Same configuration and seed twice, the finished or else the later one counts: {repeated}"
+    ] * (repeated > 0)

@@ -1,5 +1,6 @@
 """A board as tables: rows with quality and cost, and the pairs with their verdicts."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -99,17 +100,19 @@ def _quality(place: int, board: Board) -> Sequence[Cell]:
         Cell(NOTHING) if pair is None else estimate_cell(pair.difference, "+"),
         number_cell(100 * row.balanced, 2),
         Cell(str(row.done), row.done),
-        _each_seed(row),
+        _each_seed(row, sorted({seed for other in board.rows for seed in other.scores})),
         Cell(str(row.failed), row.failed),
         Cell(str(row.diverged), row.diverged),
         number_cell(100 * row.dropped_fraction, 1),
     )
 
 
-def _each_seed(row: Row) -> Cell:
-    """The score of every seed, of the first ones where they are many: the sheet has them all."""
-    scores = [f"{100 * score:.1f}" for _, score in sorted(row.scores.items())]
-    return Cell(" ".join([*scores[:SEEDS_SHOWN], *["…"] * (len(scores) > SEEDS_SHOWN)]) or NOTHING)
+def _each_seed(row: Row, seeds: Sequence[int]) -> Cell:
+    """The score of every seed of the board, of the first ones where they are many: the sheet has them all."""
+    if not row.scores:
+        return Cell(NOTHING)
+    scores = [fixed(100 * row.scores.get(seed, math.nan), 1) for seed in seeds]
+    return Cell(" ".join([*scores[:SEEDS_SHOWN], *["…"] * (len(scores) > SEEDS_SHOWN)]))
 
 
 def _rank(places: tuple[int, int], row: Row) -> Cell:

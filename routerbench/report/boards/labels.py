@@ -11,14 +11,14 @@ from routerbench.report.boards.cells import DENSE, OF_MOE, belongs
 from routerbench.report.runs.run import Settings, key_of, text_of
 
 OF_EVALUATION = ("capacity_factor_eval", "top_k_eval", "dropless")  # of a router, where not as in training
-NAMED = ("router", "model")  # groups that are called by their name
+NAMED = ("router", "model", "data", "augment", "optim")  # groups that are called by their name
 
 
 def label_of(row: Settings, rows: Sequence[Settings], by: Sequence[str]) -> str:
     """A row's compared settings in a few words; `rows` are those of the whole board."""
     dense = row.get("router.name") == DENSE
     names = [name for name in by if not (dense and belongs(name, OF_MOE))]
-    parts = [_part(name, row, rows) for name in names]
+    parts = [part for name in names if (part := _part(name, row, rows))] or ["all alike"] * (not dense)
     return " ".join([DENSE, *parts] if dense else parts)
 
 
@@ -44,7 +44,8 @@ def _part(name: str, row: Settings, rows: Sequence[Settings]) -> str:
     if name in row:
         return f"{name}={text_of(row[name])}"
     # A setting that this row has not is none of its own; a group says in what its rows differ.
-    own = [path for path in differing(rows) if belongs(path, [name])] or [name]
+    group = any(path.startswith(f"{name}.") for other in rows for path in other)
+    own = [path for path in differing(rows) if belongs(path, [name])] if group else [name]
     return " ".join(f"{path}={text_of(row.get(path))}" for path in own)
 
 

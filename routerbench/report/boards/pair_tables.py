@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
-from routerbench.report.boards.board import Board
+from routerbench.report.boards.board import UNFINISHED, Board
+from routerbench.report.boards.labels import as_in_its_file
 from routerbench.report.boards.pairs import POWER, Pair
+from routerbench.report.boards.rows import Row
 from routerbench.report.boards.rule import ALPHA
 from routerbench.report.published import published_difference
 from routerbench.report.tables.table import NOTHING, Cell, Column, Line, Table, estimate_cell, fixed
@@ -19,10 +21,10 @@ TWO_LEVEL = Column("over seeds and images, points", "seeds, images\npoints")
 PUBLISHED = Column("published, points", "published\npoints")
 
 LEGEND = (
-    "Pairs: the row minus its reference, over the seeds that both finished. p: paired t-test, corrected "
-    "(Holm) for all tested pairs of the board; better or worse where it is below alpha. Equivalent: within "
-    "delta by two one-sided t-tests, corrected likewise. ± is not corrected. Rank: the places that the "
-    "verdicts leave open.",
+    "Pairs: the row minus its reference, over the seeds that both finished. p: paired t-test, in which no "
+    "deviation counts as less than that of one test image, corrected (Holm) for all tested pairs of the "
+    "board; better or worse where it is below alpha. Equivalent: within delta by two one-sided t-tests, "
+    "corrected likewise. ± is not corrected. Rank: the places that the verdicts leave open.",
     "Over seeds and images: the 95 % interval for other seeds and other test images at once. Published: the "
     "two methods' mean difference in ImageNet 10-shot accuracy (lowest and highest) in table 9 of Puigcerver "
     "et al. 2024, at other scales and on other data.",
@@ -46,7 +48,11 @@ def pairs_table(board: Board) -> Table:
 
 def name_of(pair: Pair, board: Board) -> str:
     """Which row is compared with which."""
-    return f"{board.rows[pair.row].label} vs {board.rows[pair.reference].label}"
+    return " vs ".join(_marked(board.rows[place]) for place in (pair.row, pair.reference))
+
+
+def _marked(row: Row) -> str:
+    return f"{row.label} {UNFINISHED}" if row.unfinished else row.label
 
 
 def verdict_of(pair: Pair, delta: float) -> str:
@@ -72,7 +78,8 @@ def _two_level(pair: Pair) -> Cell:
 def _published(pair: Pair, board: Board) -> Cell | None:
     """What a published table says of the same two methods, by the first of its accuracies."""
     router, reference = board.rows[pair.row].router, board.rows[pair.reference].router
-    if router == reference:
+    rows = (board.rows[pair.row], board.rows[pair.reference])
+    if router == reference or not all(as_in_its_file(row.settings) for row in rows):
         return None
     for told in published_difference(router, reference)[:1]:
         mean, low, high = (fixed(100 * value, 2, "+") for value in (told.mean, told.low, told.high))
@@ -119,18 +126,38 @@ def _alone(pair: Pair) -> bool:
 
 def _notes(board: Board) -> list[str]:
     notes = [_power(board)] if board.pairs.pairs else []
+    compared = {place for pair in board.pairs.pairs for place in (pair.row, pair.reference)}
+    if any(board.rows[place].unfinished for place in compared):
+        notes.append(f"{UNFINISHED} not every run finished: the verdict stands for the seeds that did")
+    notes += [f"Not told for other test images: {', '.join(only)}"] if (only := _these_images(board)) else []
     if board.pairs.unreadable:
         names = ", ".join(board.pairs.unreadable)
         notes.append(f"Correctness per image that is damaged or of another score, and not used: {names}")
     return notes
 
 
+def _these_images(board: Board) -> list[str]:
+    """The pairs that are called different although their interval over seeds and images has 0 in it."""
+    return [
+        name_of(pair, board)
+        for pair in board.pairs.pairs
+        if pair.verdict in ("better", "worse")
+        and pair.two_level
+        and pair.two_level.low <= 0 <= pair.two_level.high
+    ]
+
+
 def _power(board: Board) -> str:
     pairs = board.pairs
-    if pairs.usual_n == 0:
+    most = max(pair.difference.n for pair in pairs.pairs)
+    if most == 0:
         return "No common seeds: no difference and no test, nothing can be decided"
     if not pairs.num_tested:
         return "One seed: no interval and no test, nothing can be decided"
+    if not 0 < pairs.detectable < 1:
+        return (
+            f"With {pairs.usual_n} seeds hardly any difference could be seen ({_counted(pairs.num_tested)})"
+        )
     return (
         f"With {pairs.usual_n} seeds a difference below {100 * pairs.detectable:.2f} points would hardly be "
         f"seen (power {POWER}, {_counted(pairs.num_tested)})"

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from routerbench.report.boards.correctness import Correctness, correctness_of, two_level
 from routerbench.report.boards.family import family_of
 from routerbench.report.boards.rows import CONFIDENCE, Row
-from routerbench.report.boards.rule import ALPHA, Family, Ruling, differences_of, least_deviation, rule
+from routerbench.report.boards.rule import (
+    ALPHA,
+    Family,
+    Ruling,
+    differences_of,
+    least_deviation,
+    least_step,
+    rule,
+)
 from routerbench.report.runs.metric import TOP1, Metric
 from routerbench.stats import Estimate, deviations, open_places, paired_difference, smallest_detectable
 
@@ -49,7 +57,8 @@ class Pairs:
 
     `detectable`: the smallest difference that so many seeds would show with power 0.8, nan if unknown.
     `delta`: the difference within which rows are equivalent. `resolution`: what one test image adds to a
-    score, 0 if unknown. `unreadable`: the runs whose correctness per image cannot be read.
+    score or, where no run tells, the least by which two scores of the board differ. `unreadable`: the runs
+    whose correctness per image cannot be read.
     """
 
     pairs: Sequence[Pair]
@@ -74,8 +83,9 @@ def pairs_of(rows: Sequence[Row], metric: Metric, delta: float) -> Pairs:
     """Every row against its dense twin, then against softmax Token Choice; `delta` as a fraction."""
     family = family_of(rows)
     correctness = correctness_of(rows) if metric.name == TOP1 else Correctness({}, ())
-    differences = differences_of(score_matrix(rows), family)
-    ruling = rule(differences, delta, correctness.resolution)
+    scores = score_matrix(rows)
+    differences, resolution = differences_of(scores, family), correctness.resolution or least_step(scores)
+    ruling = rule(differences, delta, resolution)
     pairs = [
         Pair(
             row,
@@ -88,7 +98,7 @@ def pairs_of(rows: Sequence[Row], metric: Metric, delta: float) -> Pairs:
         for number, (row, reference) in enumerate(family)
     ]
     ranks = _ranks(rows, family, ruling)
-    found = Pairs(pairs, ranks, math.nan, delta, correctness.resolution, correctness.unreadable)
+    found = Pairs(pairs, ranks, math.nan, delta, resolution, correctness.unreadable)
     return replace(found, detectable=_detectable(found, differences)) if found.num_tested else found
 
 

@@ -38,12 +38,18 @@ def rule(differences: Floats, delta: float, resolution: float) -> Ruling:
     """Holm over the family of (..., pairs, seeds) differences, and over the same family's equivalence tests.
 
     Each of the two makes any false claim at most with chance ALPHA. `delta` and `resolution` as fractions;
-    `resolution`: what one test image adds to a score, 0 if unknown.
+    `resolution`: what one test image adds to a score, or the least by which scores of the board differ.
     """
     least = least_deviation(resolution)
     p = holm(paired_p(differences, least))
     sign = np.sign(np.nansum(differences, axis=-1)).astype(int)
     return Ruling(p, holm(equivalence_p(differences, delta, least)), np.where(p < ALPHA, sign, 0))
+
+
+def least_step(scores: Floats) -> float:
+    """The least by which two (rows, seeds) scores differ, 0 where all are equal: no image adds more."""
+    known = np.unique(np.round(scores[~np.isnan(scores)], 12))
+    return float(np.min(np.diff(known), initial=math.inf)) if len(known) > 1 else 0.0
 
 
 def least_deviation(resolution: float) -> float:

@@ -92,8 +92,8 @@ def of_one_configuration(runs: Iterable[Run]) -> list[list[Run]]:
 
 
 def one_a_seed(runs: Iterable[Run]) -> list[Run]:
-    """Runs of one configuration sorted by seed; where two have the seed in common, the one finished later."""
-    kept = {run["config.seed"]: run for run in runs}
+    """Runs of one configuration sorted by seed; of two with one seed the later finished one."""
+    kept = {run["config.seed"]: run for run in sorted(runs, key=lambda run: run["status"] == "done")}
     return [kept[seed] for seed in sorted(kept)]
 
 

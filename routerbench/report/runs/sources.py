@@ -57,7 +57,7 @@ def _nothing_found(options: Options, found: Found) -> str:
     if options.results is None:
         beside = "".join(f"; {remark}" for remark in found.remarks)
         return f"--source={options.source} holds no finished run{beside}"
-    unread = f"; cannot be read: {', '.join(found.damaged)}" if found.damaged else ""
+    unread = f"; cannot be read: {some(found.damaged)}" if found.damaged else ""
     return (
         f"results={str(options.results)!r} holds no finished run: "
         f"give the folder that holds runs/<run_id>/record.json{unread}"

@@ -31,7 +31,7 @@ def _line(number: int, board: Board, place: int) -> Mapping[str, Any]:
     first, last = board.pairs.ranks[place]
     return {
         "board": number,
-        "title": board.title,
+        "title": board.name,
         "router": row.label,
         "metric": board.metric.name,
         **{f"score_{name}": value for name, value in asdict(row.score).items()},

@@ -234,7 +234,16 @@ def test_a_copied_run_is_no_second_seed(results: Path, write_run: WriteRun, boar
     write_run("soft", 0, 0.5, run_id="the run")
     (board,) = boards_of(results)
     assert (board.rows[0].score.n, board.rows[0].score.mean) == (1, 0.9)
-    assert board.notes == ["Same configuration and seed twice, the later counts: 1"]
+    assert board.notes == ["Same configuration and seed twice, the finished or else the later one counts: 1"]
+
+
+def test_a_finished_run_counts_and_not_a_later_failed_copy(
+    results: Path, write_run: WriteRun, boards_of: Boards
+) -> None:
+    write_run("soft", 0, 0.5)
+    write_run("soft", 0, None, "failed", provenance={"finished": "2026-01-02T00:00:00"})
+    (board,) = boards_of(results)
+    assert (board.rows[0].done, board.rows[0].failed, board.rows[0].scores) == (1, 0, {0: 0.5})
 
 
 def test_costs_of_evaluation_stand_in_brackets_where_they_differ(

@@ -75,6 +75,15 @@ def test_one_setting_of_a_router(results: Path, write_run: WriteRun, boards_of: 
     }
 
 
+def test_a_group_that_does_not_differ_is_called_by_its_name(
+    results: Path, write_run: WriteRun, boards_of: Boards
+) -> None:
+    write_run("dense", 0, 0.5)
+    write_run("soft", 0, 0.7)
+    (board,) = boards_of(results, by=["data"])
+    assert [row.label for row in board.rows] == ["dense landcover32", "landcover32"]
+
+
 def test_what_is_no_setting_is_refused(results: Path, write_run: WriteRun) -> None:
     write_run("soft", 0, 0.6)
     for by in ("seed", "routers", "router.nam"):

@@ -42,13 +42,13 @@ def test_the_second_reference_is_token_choice_as_its_file_has_it(
     ]
 
 
-def test_no_second_reference_without_the_usual_token_choice(
+def test_without_dense_and_the_usual_token_choice_the_first_row_is_the_reference(
     results: Path, write_run: WriteRun, boards_of: Boards
 ) -> None:
     write_run("token_choice", 0, 0.8, settings={"top_k": 2})
     write_run("soft", 0, 0.5)
     (board,) = boards_of(results)
-    assert compared(board) == []
+    assert compared(board) == ["token_choice top_k=2 - soft"]
 
 
 def test_each_model_has_its_own_references(results: Path, write_run: WriteRun, boards_of: Boards) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from routerbench.report.boards.rule import Family, differences_of, rule
+from routerbench.report.boards.rule import Family, differences_of, least_step, rule
 
 BOARDS = 4000
 SIX = [(row, 0) for row in range(1, 6)] + [(row, 1) for row in range(2, 6)]  # dense, token_choice and four
@@ -102,3 +102,22 @@ def test_a_difference_in_the_last_bits_is_none() -> None:
     scores = np.array([[0.7, 0.7], [0.1 + 0.6, 0.8 - 0.1]])
     assert rule(differences_of(scores, [(1, 0)]), 0.003, 0.0).p.tolist() == [1.0]
     assert differences_of(scores, []).shape == (0, 2)
+
+
+def test_the_least_step_is_that_between_two_scores() -> None:
+    known = np.array([[0.5, 0.75, math.nan], [0.5, 0.875, 0.75]])
+    assert least_step(known) == 0.125
+    assert least_step(np.array([[0.5, 0.5]])) == 0
+    assert least_step(np.full((2, 2), math.nan)) == 0
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_scores_of_few_images_make_no_certainty_without_their_number(seeds: int) -> None:
+    # Six equal rows of 2,095 images that vary by half an image to one and a half.
+    generator = np.random.default_rng(seeds)
+    family = [(row, 0) for row in range(1, 6)]
+    claims = 0
+    for _ in range(1000):
+        rounded = np.round(2000 + generator.normal(0, 1, (6, seeds))) / 2095
+        claims += bool(rule(differences_of(rounded, family), 0.003, least_step(rounded)).sign.any())
+    assert claims <= 65  # 5 % and three standard errors

@@ -126,7 +126,8 @@ def test_a_sweep_composes_to_the_published_runs() -> None:
 
 
 def test_a_sweep_that_is_not_there_is_refused(runs: Sequence[Run]) -> None:
-    text = "--sweep=router is not one of: placements, routers (did you mean routers?)"
+    names = "capacity, experts, gates, placements, routers, scales"
+    text = f"--sweep=router is not one of: {names} (did you mean routers?)"
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         of_sweep(runs, "router")
 

@@ -23,8 +23,8 @@ router             % rank         points anced n           seed
 dense  72.00 ±  6.57  2-4      -         71.00 3 70.0 71.0 75.0
 
 soft   82.00 ±  4.97  1-3 +10.00 ±  2.48 81.00 3 80.0 82.0 84.0
-noisy  75.00 ± 12.71  1-4  +4.50 ± 19.06 74.00 2      76.0 74.0
-once   60.00          1-4 -10.00         59.00 1           60.0
+noisy  75.00 ± 12.71  1-4  +4.50 ± 19.06 74.00 2    76.0 74.0 -
+once   60.00          1-4 -10.00         59.00 1       60.0 - -
 
        fail- diver- drop- slots MFLOP params active   img train peak
 router    ed    ged ped % /tok.  /img      M      M    /s     s  GiB
