@@ -32,7 +32,7 @@ class Effect:
         return not math.isnan(self.standard_error)
 
     def interval(self, confidence: float) -> Estimate:
-        """The two-sided Student t interval."""
+        """The two-sided Student t interval, which over several cells covers more than it says."""
         assert 0 < confidence < 1, confidence
         half = self.standard_error * float(stats.t.ppf((1 + confidence) / 2, self.degrees_of_freedom))
         return Estimate(self.mean, self.mean - half, self.mean + half, self.n)
@@ -53,9 +53,15 @@ def effect_over_cells(differences: Sequence[Sequence[float]]) -> Effect:
     """The effect behind the differences of each cell, one a seed; the cells must have no run in common.
 
     With d the mean and v the squared standard error of the mean of each of K cells, the effect is the mean of
-    the d and its squared standard error the sum of the v over K^2; its degrees of freedom are
-    (sum of v)^2 / sum of v^2 / (n - 1) (Satterthwaite 1946, Biometrics Bulletin 2). For one cell that is the
-    paired t-test. Cells of one seed say nothing of the spread: they count only where no cell has more.
+    the d and its squared standard error the sum of the v over K^2. For one cell that is the paired t-test.
+    Cells of one seed say nothing of the spread: they count only where no cell has more.
+
+    Its degrees of freedom are n - 1 of the cell with the fewest seeds. With these every level holds however
+    unlike the spreads of the cells are (Hajek 1962): the tail of t is convex in the estimated variance, and
+    no cell's estimate is wilder than that of the fewest seeds. The price: of nominal 95 % intervals 95 to
+    99.95 % hold the effect, most where many cells have one spread. Satterthwaite's (1946), up to K times as
+    many, do not hold small levels: at 0.38 % and three seeds 0.7 % of true hypotheses fall with two cells of
+    spread 5:1, and 1.8 % with nine of which one has ten times the spread (simulated).
     """
     cells = [cell for cell in differences if len(cell) > 1] or [cell for cell in differences if cell]
     n = sum(map(len, cells))
@@ -65,8 +71,8 @@ def effect_over_cells(differences: Sequence[Sequence[float]]) -> Effect:
     if n == len(cells) or all(np.ptp(cell) < NO_SPREAD for cell in cells):
         return Effect(mean, math.nan, math.nan, len(cells), n)
     variances = np.array([np.var(cell, ddof=1) / len(cell) for cell in cells])
-    freedom = variances.sum() ** 2 / sum(v**2 / (len(c) - 1) for v, c in zip(variances, cells, strict=True))
-    return Effect(mean, math.sqrt(variances.sum()) / len(cells), float(freedom), len(cells), n)
+    freedom = float(min(map(len, cells)) - 1)
+    return Effect(mean, math.sqrt(variances.sum()) / len(cells), freedom, len(cells), n)
 
 
 def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:

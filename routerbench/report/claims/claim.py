@@ -14,11 +14,13 @@ class Part:
     """One of the comparisons that a claim stands or falls with, positive where it speaks for the claim.
 
     `differences`: by cell one for each seed, as fractions; empty where nothing in the results speaks to it.
+    `runs`: by cell those behind them. `unfinished`: whether others of what it compares failed or diverged.
     """
 
     name: str
     differences: Sequence[Sequence[float]]
-    runs: Sequence[Run]
+    runs: Sequence[Sequence[Run]]
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,11 @@ class Claim:
 
 def part_of(name: str, contrasts: Iterable[Contrast]) -> Part:
     """The contrasts as one part, those that share setups in one cell."""
-    cells = cells_of(contrasts)
-    runs = {
-        id(setup.runs[seed]): setup.runs[seed]
-        for c in cells
-        for _, setup in c.terms
-        for seed in sorted(c.seeds)
-    }
-    return Part(name, [cell.differences() for cell in cells], list(runs.values()))
+    compared = list(contrasts)
+    cells = cells_of(compared)
+    # Of all that is compared: what failed may be why a contrast has no seed, or none that its cell kept.
+    unfinished = any(setup.unfinished for contrast in compared for _, setup in contrast.terms)
+    return Part(name, [cell.differences() for cell in cells], [cell.runs() for cell in cells], unfinished)
 
 
 def nothing_published() -> Sequence[PublishedPart]:

@@ -66,7 +66,7 @@ def _published(routers: Sequence[str]) -> list[PublishedDifference]:
             for other in runs
             if one.router == other.router and one.router in routers and _twins(one.blocks, other.blocks)
         ]
-        found += summary(metric, values, SOURCE)
+        found += summary(metric, values, "Puigcerver et al. 2024, tables 4 to 6")
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from routerbench.report.claims.setups import Setup
+from routerbench.report.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Contrast:
         return [
             sum(weight * setup.score(seed) for weight, setup in self.terms) for seed in sorted(self.seeds)
         ]
+
+    def runs(self) -> list[Run]:
+        """The runs behind the differences, each once."""
+        setups = {setup.key: setup for _, setup in self.terms}.values()
+        return [setup.runs[seed] for setup in setups for seed in sorted(self.seeds)]
 
 
 def minus(high: Setup, low: Setup) -> Contrast:

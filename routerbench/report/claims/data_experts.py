@@ -97,4 +97,4 @@ def _published() -> list[PublishedDifference]:
         sum(weight * scores[data, n] for weight, n in zip(slope_weights(shared), shared, strict=True))
         for data in ("imagenet21k", "imagenet1k")
     ]
-    return summary("ImageNet-1k top-1", [slopes[0] - slopes[1]], SOURCE)
+    return summary("ImageNet-1k top-1", [slopes[0] - slopes[1]], "Videau et al. 2025, tables 4 and 6")

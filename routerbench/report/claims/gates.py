@@ -42,4 +42,6 @@ def _published(other: str) -> PublishedPart:
     differences = [
         scores[backbone, "linear"] - score for (backbone, gate), score in scores.items() if gate == other
     ]
-    return PublishedPart(f"linear - {other}", summary("ImageNet-1k top-1", differences, SOURCE))
+    return PublishedPart(
+        f"linear - {other}", summary("ImageNet-1k top-1", differences, "Videau et al. 2025, table 7")
+    )

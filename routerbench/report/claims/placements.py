@@ -9,6 +9,7 @@ from routerbench.report.published.differences import summary
 from routerbench.report.published.tables import imagenet_models, placed_models
 
 SOURCE = "Videau et al. 2025, Mixture of Experts in Image Classification: What's the Sweet Spot?"
+TABLE = "Videau et al. 2025, table"
 TOP1 = "ImageNet-1k top-1"
 PLACEMENT = ("placement",)
 
@@ -32,7 +33,7 @@ def claims() -> list[Claim]:
             f"{SOURCE}, tables 1 and 3",
             "placements",
             lambda setups: [_placed("every_2 - last_2, ViT", _vits(setups), "every_2", "last_2")],
-            lambda: [PublishedPart("every_2 - last_2, ViT-S", summary(TOP1, [_every_2()], "table 1"))],
+            lambda: [PublishedPart("every_2 - last_2, ViT-S", summary(TOP1, [_every_2()], f"{TABLE} 1"))],
         ),
     ]
 
@@ -76,7 +77,7 @@ def _published_last_2() -> list[PublishedPart]:
     return [
         PublishedPart(
             f"last_2 - {'dense' if placement == 'none' else placement}, {backbone}",
-            summary(TOP1, [scores[backbone, "last_2"] - score], f"{SOURCE}, table 3"),
+            summary(TOP1, [scores[backbone, "last_2"] - score], f"{TABLE} 3"),
         )
         for (backbone, placement), score in scores.items()
         if placement != "last_2"

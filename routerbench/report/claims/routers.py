@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from routerbench.report.claims.claim import Claim, Part, PublishedPart, part_of
+from routerbench.report.claims.claim import Claim, Part, PublishedPart, nothing_published, part_of
 from routerbench.report.claims.contrasts import Contrast, mean_of, minus, pairs
 from routerbench.report.claims.setups import Setup, equal_compute, equal_slots, matched, of
 from routerbench.report.published.differences import published_difference, soft_minus_sparse
@@ -37,7 +37,7 @@ def claims() -> list[Claim]:
             LIU,
             "routers",
             lambda setups: [_router_part(setups, "sinkhorn_expert_choice", "sinkhorn_token_choice")],
-            list,
+            nothing_published,
         ),
         Claim(
             "soft over sparse",

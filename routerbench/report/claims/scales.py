@@ -68,7 +68,7 @@ def _published() -> list[PublishedDifference]:
     models = imagenet_models()
     kinds = [[model for model in models if _kind(model) == kind] for kind in sorted({*map(_kind, models)})]
     differences = [_gain_of_ends(kind) for kind in kinds]
-    return summary("ImageNet-1k top-1", differences, f"{SOURCE}, table 1")
+    return summary("ImageNet-1k top-1", differences, "Videau et al. 2025, table 1")
 
 
 def _gain_of_ends(models: Sequence[ImageNetModel]) -> float:

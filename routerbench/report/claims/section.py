@@ -1,8 +1,8 @@
 """Findings -> the tables of the claims."""
 
 from collections.abc import Sequence
-from itertools import chain
 
+from routerbench.report.boards.board import MIXED, UNFINISHED
 from routerbench.report.claims.found import claims_found
 from routerbench.report.claims.verdicts import ALPHA, Finding, Judged
 from routerbench.report.published import PublishedDifference
@@ -20,7 +20,6 @@ from routerbench.report.tables.table import (
     number_cell,
 )
 
-MIXED = "‡"
 ORIGINS = ("provenance.commit", "provenance.device", "provenance.versions.")
 CLAIMS = (
     Column("claim", "\nclaim"),
@@ -45,6 +44,7 @@ PUBLISHED = (
     Column("highest", "\nhighest"),
     Column("n", "\nn"),
     Column("accuracy", "\naccuracy"),
+    Column("source", "\nsource"),
 )
 
 
@@ -59,16 +59,15 @@ def claims_section(runs: Sequence[Run], metric: Metric, delta: float) -> Section
 
 
 def _verdicts(findings: Sequence[Finding], metric: Metric, delta: float) -> Table:
-    mixed = _mixed(findings)
-    lines = [_line(place + 1, finding, mixed[place]) for place, finding in enumerate(findings)]
+    lines = [_line(number, finding) for number, finding in enumerate(findings, 1)]
     caption = f"{metric.name}; differences between runs that are equal in all that the claim is not about"
-    return Table("Verdicts", caption, CLAIMS, lines, notes=_notes(findings, delta, any(mixed)))
+    return Table("Verdicts", caption, CLAIMS, lines, notes=_notes(findings, delta))
 
 
-def _line(number: int, finding: Finding, mixed: bool) -> Line:
-    judged = finding.deciding
+def _line(number: int, finding: Finding) -> Line:
+    judged, signs = finding.deciding, _signs(finding)
     cells = [
-        Cell(f"{number} {finding.claim.name} {MIXED * mixed}".rstrip()),
+        Cell(f"{number} {finding.claim.name} {signs}".rstrip()),
         Cell(finding.verdict),
         Cell(NOTHING) if judged is None else estimate_cell(judged.interval, "+"),
         number_cell(finding.p, 3),
@@ -77,7 +76,7 @@ def _line(number: int, finding: Finding, mixed: bool) -> Line:
         _weakest_published(finding),
         Cell(finding.claim.sweep),
     ]
-    return Line(cells, marked=mixed)
+    return Line(cells, marked=bool(signs))
 
 
 def _comparisons(findings: Sequence[Finding]) -> Table:
@@ -117,7 +116,7 @@ def _published(findings: Sequence[Finding]) -> Table:
 
 def _difference(one: PublishedDifference) -> Sequence[Cell]:
     values = [Cell(fixed(100 * value, 2, "+"), value) for value in (one.mean, one.low, one.high)]
-    return [*values, Cell(str(one.count), one.count), Cell(one.metric)]
+    return [*values, Cell(str(one.count), one.count), Cell(one.metric), Cell(one.source)]
 
 
 def _weakest_published(finding: Finding) -> Cell:
@@ -126,20 +125,25 @@ def _weakest_published(finding: Finding) -> Cell:
     return Cell(fixed(100 * min(means), 2, "+"), min(means)) if means else Cell(NOTHING)
 
 
-def _mixed(findings: Sequence[Finding]) -> list[bool]:
-    """Of each, whether the runs behind it differ in commit, device or versions."""
-    runs = [[run for judged in finding.parts for run in judged.part.runs] for finding in findings]
-    origins = {id(run): _origin(run) for run in chain.from_iterable(runs)}
-    return [len({origins[id(run)] for run in own}) > 1 for own in runs]
+def _signs(finding: Finding) -> str:
+    parts = [judged.part for judged in finding.parts]
+    unfinished = any(part.unfinished for part in parts)
+    # Within a cell, as only its own runs are held against one another.
+    mixed = any(len(set(map(_origin, runs))) > 1 for part in parts for runs in part.runs)
+    return UNFINISHED * unfinished + MIXED * mixed
 
 
 def _origin(run: Run) -> tuple[tuple[str, str], ...]:
     return tuple((path, str(run[path])) for path in sorted(run) if path.startswith(ORIGINS))
 
 
-def _notes(findings: Sequence[Finding], delta: float, mixed: bool) -> list[str]:
+def _notes(findings: Sequence[Finding], delta: float) -> list[str]:
     points = fixed(100 * delta, 2)
-    differ = f"{MIXED} the runs behind this claim differ in commit, device or versions"
+    shown = "".join(map(_signs, findings))
+    texts = {
+        UNFINISHED: "not every run behind this claim finished",
+        MIXED: "in a cell behind this claim the runs differ in commit, device or versions",
+    }
     return [
         "Effect: the mean over cells of the mean over seeds (n differences in all), of the comparison that "
         "the claim hangs on, with the interval that its verdict is read from: every comparison must be above "
@@ -148,6 +152,6 @@ def _notes(findings: Sequence[Finding], delta: float, mixed: bool) -> list[str]:
         f"{100 * ALPHA:.0f} % of such tables any verdict of supported or contradicted is wrong. Published: "
         "the smallest comparison of the claim, by its first accuracy. Sweep: what routerbench train -m "
         "+sweep=NAME would run to test it; none starts from a dense run of yours, as upcycling must.",
-        *[differ] * mixed,
+        *(f"{sign} {text}" for sign, text in texts.items() if sign in shown),
         *(f"{number} {one.claim.text} ({one.claim.source})" for number, one in enumerate(findings, 1)),
     ]

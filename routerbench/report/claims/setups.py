@@ -21,12 +21,16 @@ KINDS = {  # of backbones, by what the name of a model holds between underscores
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """One configuration with its finished runs by seed; `metric` is what is read of them."""
+    """One configuration with its finished runs by seed; `metric` is what is read of them.
+
+    `unfinished`: whether it has seeds whose run failed or diverged.
+    """
 
     key: str
     settings: Settings
     runs: dict[int, Run]
     metric: Metric
+    unfinished: bool
 
     def score(self, seed: int) -> float:
         """The accuracy of this seed's run, in [0, 1]."""
@@ -67,10 +71,13 @@ def setups_of(runs: Sequence[Run], metric: Metric) -> list[Setup]:
     """The setups of the finished runs that have this metric, in the order of their settings."""
     found = []
     for same in of_one_configuration(runs):
-        kept = [run for run in one_a_seed(same) if run["status"] == "done" and metric.path in run]
+        latest = one_a_seed(same)
+        done = [run for run in latest if run["status"] == "done"]
+        kept = [run for run in done if metric.path in run]
         if kept:
             settings = settings_of(kept[0])
-            found.append(Setup(key_of(settings), settings, {run["config.seed"]: run for run in kept}, metric))
+            by_seed = {run["config.seed"]: run for run in kept}
+            found.append(Setup(key_of(settings), settings, by_seed, metric, len(done) < len(latest)))
     return sorted(found, key=lambda setup: setup.key)
 
 

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from routerbench.report.claims.claim import Claim, Part
-from routerbench.stats import Effect, Estimate, effect_over_cells, holm_levels
+from routerbench.stats import Effect, Estimate, effect_over_cells, holm, holm_levels
 
 Verdict = Literal["supported", "contradicted", "undecided", "not tested"]
 ALPHA = 0.05
@@ -25,7 +27,7 @@ class Judged:
 class Finding:
     """A claim with its verdict; `deciding` is the part that it hangs on, None where nothing speaks to it.
 
-    `p`: two-sided, corrected by Holm's step for all claims that could be tested; nan where none could.
+    `p`: two-sided, corrected by Holm for all claims that could be tested; nan where it could not.
     """
 
     claim: Claim
@@ -77,7 +79,10 @@ def findings_of(claims: Sequence[tuple[Claim, Sequence[Part]]], delta: float) ->
     tested = [_tested(claim, parts, delta) for claim, parts in claims]
     family = [place for place, one in enumerate(tested) if one.num_tested]
     levels = dict(zip(family, holm_levels([tested[place].p for place in family], ALPHA), strict=True))
-    return [_finding(one, levels.get(place, ALPHA)) for place, one in enumerate(tested)]
+    corrected = holm(np.array([one.p if one.num_tested else math.nan for one in tested]))
+    return [
+        _finding(one, levels.get(place, ALPHA), float(corrected[place])) for place, one in enumerate(tested)
+    ]
 
 
 def _tested(claim: Claim, parts: Sequence[Part], delta: float) -> _Tested:
@@ -85,13 +90,12 @@ def _tested(claim: Claim, parts: Sequence[Part], delta: float) -> _Tested:
     return _Tested(claim, parts, effects, -delta if claim.at_least_as_good else 0.0)
 
 
-def _finding(one: _Tested, level: float) -> Finding:
+def _finding(one: _Tested, level: float, p: float) -> Finding:
     verdict = _verdict(one, level)
     # The interval whose lower end (or, against the claim, whose upper end) the verdict is read from.
     confidence = 1 - (level / one.num_tested if verdict == "contradicted" else level)
     pairs = zip(one.parts, one.effects, strict=True)
     judged = [Judged(part, effect, effect.interval(confidence)) for part, effect in pairs]
-    p = min(1.0, one.p * ALPHA / level) if one.num_tested else math.nan
     return Finding(one.claim, verdict, p, judged, _deciding(judged, one.bound, verdict))
 
 
@@ -104,8 +108,9 @@ def _verdict(one: _Tested, level: float) -> Verdict:
 
 
 def _deciding(parts: Sequence[Judged], bound: float, verdict: Verdict) -> Judged | None:
-    """The part that speaks most against a contradicted claim, least for any other."""
+    """The part that speaks most against a contradicted claim, least for any other; a tested one if any is."""
     some = [judged for judged in parts if judged.effect.n]
+    some = [judged for judged in some if judged.effect.testable] or some
     if verdict == "contradicted":
         return min(some, key=lambda judged: judged.effect.p_below(bound))
     return max(some, key=lambda judged: judged.effect.p_above(bound), default=None)

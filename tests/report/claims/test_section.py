@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pytest
+
 from routerbench.report.claims import claims_section
 from routerbench.report.runs.metric import Metric
 from routerbench.report.tables.table import Table
@@ -34,7 +36,8 @@ def test_a_claim_with_its_verdict_and_numbers(scenes: list[Scene]) -> None:
     assert (effect, cells, n, printed, sweep) == ("+5.00 ± 0.20", "1", "5", "+4.55", "capacity")
     assert line(comparisons, 5) == ["5 on - off at k = 1", "+5.00 ± 0.20", "1", "5"]
     shots = next(line for line in published.lines if line.cells[0].text.startswith("5 "))
-    assert [cell.text for cell in shots.cells][1:] == ["+4.55", "+4.40", "+4.70", "2", "ImageNet 10-shot"]
+    assert [cell.text for cell in shots.cells][1:-1] == ["+4.55", "+4.40", "+4.70", "2", "ImageNet 10-shot"]
+    assert shots.cells[-1].text == "Puigcerver et al. 2024, table 7"
 
 
 def test_without_runs_every_claim_is_there_and_not_tested() -> None:
@@ -70,3 +73,33 @@ def test_claims_on_runs_of_two_commits_are_marked(scenes: list[Scene]) -> None:
     assert [row.marked for row in verdicts.lines].count(True) == 1
     assert any(note.startswith("‡") for note in verdicts.notes)
     assert not any(note.startswith("‡") for note in tables([])[0].notes)
+
+
+def test_commits_that_differ_from_cell_to_cell_are_not_marked(scenes: list[Scene]) -> None:
+    gates = dict(scenes)["linear gate"](0.05)
+    other = [run | {"config.data.name": "other", "provenance.commit": "b"} for run in gates]
+    verdicts, _, _ = tables([*gates, *other])
+    assert line(verdicts, 11)[0] == "11 linear gate"
+    assert line(verdicts, 11)[4] == "2"
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged", "oom"])
+def test_claims_on_runs_that_did_not_all_finish_are_marked(scenes: list[Scene], status: str) -> None:
+    runs = [
+        run | {"status": status} if run["jitter"] and run["config.seed"] == 4 else run
+        for run in dict(scenes)["batch priority at k = 1"](0.05)
+    ]
+    verdicts, _, _ = tables(runs)
+    assert line(verdicts, 5)[0] == "5 batch priority at k = 1 †"
+    assert [row.marked for row in verdicts.lines].count(True) == 1
+    assert any(note.startswith("†") for note in verdicts.notes)
+    assert not any(note.startswith("†") for note in tables([])[0].notes)
+
+
+def test_an_arm_that_its_cell_left_out_for_want_of_seeds_is_told(scenes: list[Scene]) -> None:
+    gates = dict(scenes)["batch priority at k = 1"](0.05)
+    other = [run | {"config.data.name": "other"} for run in gates]
+    failed = [
+        run | {"status": "done" if run["config.seed"] == 4 * run["jitter"] else "failed"} for run in other
+    ]
+    assert line(tables([*gates, *failed])[0], 5)[0] == "5 batch priority at k = 1 †"

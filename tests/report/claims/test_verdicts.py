@@ -1,6 +1,6 @@
 """Every claim under runs that support it, contradict it, leave it open, or do not speak to it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from routerbench.report.claims.catalogue import all_claims
 from routerbench.report.claims.claim import Claim, Part, nothing_published
 from routerbench.report.claims.verdicts import Finding, findings_of
 from routerbench.report.runs.metric import Metric
+from routerbench.stats import holm
 
 Run = dict[str, Any]
 TOP1 = Metric("test/top1", "top-1 %")
@@ -231,6 +232,33 @@ def test_equal_routers_are_seldom_told_apart() -> None:
         found = findings_of([(_claim(), _parts(own)) for own in cells], DELTA)
         wrong += any(one.verdict != "undecided" for one in found)
     assert wrong <= 28  # 20, and two standard deviations
+
+
+@pytest.mark.parametrize("spreads", [(5, 1), (10, *[1] * 8)])
+def test_tables_of_cells_of_unlike_spread_are_seldom_wrong(spreads: Sequence[float]) -> None:
+    """Of tables of 13 claims around 0 on three seeds, at most 5 % claim anything."""
+    generator = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(300):
+        cells = generator.normal(size=(13, 1, len(spreads), 3)) * 0.01 * np.array(spreads)[:, None]
+        found = findings_of([(_claim(), _parts(own)) for own in cells], DELTA)
+        wrong += any(one.verdict != "undecided" for one in found)
+    assert wrong <= 22  # 15, and two standard deviations
+
+
+def test_p_is_holms() -> None:
+    for differences in np.random.default_rng(2).normal(0.004, 0.01, (50, 5, 5)):
+        found = findings_of([(_claim(), _parts([[own]])) for own in differences], DELTA)
+        raw = np.asarray(stats.ttest_1samp(differences, 0, axis=1))[1]
+        assert [one.p for one in found] == pytest.approx(holm(raw).tolist())
+
+
+def test_a_claim_hangs_on_a_part_that_was_tested() -> None:
+    parts = _parts([[[0.02]], [[0.01, 0.02, 0.03]]])
+    (found,) = findings_of([(_claim(), parts)], DELTA)
+    assert found.verdict == "undecided"
+    assert found.deciding is not None
+    assert found.deciding.part is parts[1]
 
 
 def test_some_claim_is_told_where_the_smallest_p_is_small_enough_for_all() -> None:
