@@ -44,7 +44,7 @@ def _board_files(answer: Answer) -> dict[str, str]:
         "leaderboard.csv": sheet.csv(answer.boards),
         "LEADERBOARD.md": "# Leaderboard\n\n" + markdown(answer.sections, answer.remarks, "##"),
         "leaderboard.tex": latex(answer.sections, answer.remarks),
-        "report.html": page(parts, answer.runs, answer.remarks),
+        "report.html": page("Which router is better, at equal cost?", parts, answer.runs, answer.remarks),
     }
 
 
@@ -52,7 +52,12 @@ def _claims_files(answer: Answer) -> dict[str, str]:
     return {
         "CLAIMS.md": "# Claims of the studies\n\n" + markdown(answer.sections, answer.remarks, "##"),
         "claims.tex": latex(answer.sections, answer.remarks),
-        "claims.html": page([Part(section) for section in answer.beyond], answer.runs, answer.remarks),
+        "claims.html": page(
+            "What the studies claim, and what these runs say",
+            [Part(section) for section in answer.beyond],
+            answer.runs,
+            answer.remarks,
+        ),
     }
 
 

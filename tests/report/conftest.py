@@ -61,7 +61,7 @@ def page_of(boards_of: Boards) -> PageOf:
     def text(results: Path) -> str:
         boards = boards_of(results)
         parts = board_parts(boards, [section_of(board) for board in boards])
-        return page(parts, read_runs(results).runs, LEGEND)
+        return page("Which is better?", parts, read_runs(results).runs, LEGEND)
 
     return text
 

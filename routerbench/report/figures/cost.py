@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,12 +25,15 @@ INCHES_PER_LETTER, INCHES_PER_NAME, INCHES_PER_LINE = 0.066, 0.55, 0.18  # of th
 MOST_LETTERS = 70
 TOLD = 0.05  # the least share of resamples of a point off the frontier that is told
 APART = (0.09, 0.045)  # shares of the picture's width and height that two numbers keep
+ROOM = 0.12  # share of the picture's width that a number needs between its point and the y axis
+LEFT: dict[str, Any] = {"xytext": (-4, 5), "ha": "right"}  # of a point, in points
+RIGHT: dict[str, Any] = {"xytext": (5, -10), "ha": "left"}
 DESCRIPTION = (
     "{label} against {name}. A point is the mean over the seeds of a configuration at one scale, its bar the "
     "95 % t-interval; lines join the scales of a configuration. The broad line is the Pareto frontier: what "
-    "costs as much or more and scores less lies below it. Numbers beside it: in how many resamples of the "
-    "seeds a point stands on it, roughly where there are few seeds. On it: {on}. Else on it in 5 % of the "
-    "resamples or more: {off}."
+    "costs as much or more and scores less lies below it. Numbers beside it: in how many draws of one seed "
+    "fewer than there are a point stands on it, roughly where they are few. On it: {on}. Else on it in 5 % "
+    "of the draws or more: {off}."
 )
 
 
@@ -140,8 +144,8 @@ def _write_shares(axes: Axes, points: Points) -> None:
         where = (float(points.costs[place]), 100 * float(points.means[place]))
         own = to_axes.transform(where)
         if all((np.abs(own - other) > APART).any() for other in written):
-            text = _percent(points, place)
-            axes.annotate(text, where, (-4, 5), textcoords="offset points", ha="right", fontsize=7.5)
+            side = RIGHT if own[0] < ROOM else LEFT
+            axes.annotate(_percent(points, place), where, textcoords="offset points", fontsize=7.5, **side)
             written.append(own)
 
 

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routerbench.report.figures.picture import Picture
+from routerbench.report.figures.style import INK, drawing
 from routerbench.report.published.tables import ImageNetModel, imagenet_models, soft_moe_runs
 
 MARKERS = {"dense": "D", "token_choice": "s", "expert_choice": "^", "soft": "o"}
@@ -17,7 +18,8 @@ SIZE = (6.4, 4.0)  # inches
 
 def published_pictures() -> list[Picture]:
     """Soft MoE's table 9 and the Sweet Spot's table 1: each point is a printed row, without a spread."""
-    return [_soft_moe(), _sweet_spot()]
+    with drawing():
+        return [_soft_moe(), _sweet_spot()]
 
 
 def _soft_moe() -> Picture:
@@ -46,8 +48,8 @@ def _sweet_spot() -> Picture:
     models = imagenet_models()
     for family, colour in (("ConvNeXt", "#0072b2"), ("ConvNeXt iso", "#d55e00"), ("ViT", "#009e73")):
         _joined(axes, [model for model in models if _family(model) == family], family, colour)
-    axes.plot([], [], "D", color="#333333", markerfacecolor="none", label="dense")
-    axes.plot([], [], "o", color="#333333", label="MoE")
+    axes.plot([], [], "D", color=INK, markerfacecolor="none", label="dense")
+    axes.plot([], [], "o", color=INK, label="MoE")
     axes.legend(frameon=False, loc="lower right")
     return Picture(
         "Published: the Sweet Spot, table 1",
@@ -84,5 +86,4 @@ def _axes(x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(SIZE, layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=x, ylabel=y)
-    axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

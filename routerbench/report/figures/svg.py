@@ -110,7 +110,7 @@ def _rename(root: Element, prefix: str) -> None:
         (element, key, match[1])
         for element in root.iter()
         for key, value in element.attrib.items()
-        if (match := REFERENCE.fullmatch(value))
+        if (key == "href" or value.startswith("url(")) and (match := REFERENCE.fullmatch(value))
     ]
     for element, key, name in references:
         element.set(key, element.attrib[key].replace(name, f"{prefix}-{name}"))

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 LINES = 4_000  # of all tables together: 10,000 records must stay under 5 MB
 
 
-def page(parts: Sequence[Part], runs: Sequence[Run], remarks: Sequence[str]) -> str:
+def page(heading: str, parts: Sequence[Part], runs: Sequence[Run], remarks: Sequence[str]) -> str:
     """The whole page, the same text for the same records; `runs` are all that were found."""
     shown, left_out = _within(parts, LINES)
     style, script = _own("style.css"), _own("script.js")
@@ -34,6 +34,7 @@ def page(parts: Sequence[Part], runs: Sequence[Run], remarks: Sequence[str]) -> 
         _environment()
         .get_template("page.html.j2")
         .render(
+            heading=heading,
             parts=shown,
             contents=_contents([part.section for part in shown]),
             pictures=_drawn(shown),

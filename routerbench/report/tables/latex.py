@@ -58,7 +58,8 @@ def escaped(text: str) -> str:
 
 
 def _float(section: Section, table: Table, label: str) -> str:
-    caption = ". ".join(escaped(text) for text in (section.title, table.name, table.caption) if text)
+    parts = (section.title, table.name, table.caption)
+    caption = ". ".join(escaped(text.rstrip(".")) for text in parts if text)
     notes = [rf"\par\smallskip\footnotesize {escaped(note)}" for note in table.notes]
     lines = [
         r"\begin{table}",

@@ -75,8 +75,8 @@ def number_cell(value: float, digits: int) -> Cell:
 
 
 def fixed(value: float, digits: int, sign: str = "") -> str:
-    """The number with so many digits after the point, a dash where there is none."""
-    return NOTHING if math.isnan(value) else f"{value:{sign}.{digits}f}"
+    """The number with so many digits after the point, no negative zero, a dash where there is none."""
+    return NOTHING if math.isnan(value) else f"{value:{sign}z.{digits}f}"
 
 
 def significant(value: float) -> str:

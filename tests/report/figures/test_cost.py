@@ -59,7 +59,7 @@ def test_a_picture_for_each_measure_and_device(costing: Costing, results: Path, 
         f"Accuracy against parameters · {cell}",
     ]
     assert "On it: dense (100 %), soft (100 %)." in pictures[0].description
-    assert pictures[0].description.endswith("in 5 % of the resamples or more: none.")
+    assert pictures[0].description.endswith("in 5 % of the draws or more: none.")
 
 
 def test_what_is_drawn_is_what_the_records_say(costing: Costing, results: Path, boards_of: Boards) -> None:
@@ -144,3 +144,15 @@ def test_critical_difference_diagram(write_run: WriteRun, results: Path, boards_
         pytest.approx([0.325, 0.505]),
         pytest.approx([0.495, 0.675]),
     ]
+
+
+def test_the_share_of_the_leftmost_point_does_not_cross_the_axis(
+    costing: Costing, results: Path, boards_of: Boards
+) -> None:
+    costing("dense", 10, 0.5, 0.6)
+    costing("soft", 20, 0.7, 0.8)
+    (axes,) = cost_pictures(boards_of(results))[0].figure.axes
+    axes.figure.draw_without_rendering()
+    left = axes.get_window_extent().x0
+    assert [text.get_text() for text in axes.texts] == ["100 %", "100 %"]
+    assert all(text.get_window_extent().x0 > left for text in axes.texts)

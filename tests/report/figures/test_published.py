@@ -1,11 +1,14 @@
 import io
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib import rc_context
 
 from routerbench.report.figures import Picture
-from routerbench.report.figures.published import published_pictures
+from routerbench.report.figures.published import COLOURS, published_pictures
+from routerbench.report.figures.svg import svg as svg_of_page
 
 
 def svg(picture: Picture) -> bytes:
@@ -20,6 +23,20 @@ def test_a_picture_is_small_and_always_the_same(number: int) -> None:
     drawn = svg(published_pictures()[number])
     assert drawn == svg(published_pictures()[number])
     assert len(drawn) < 25_000
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_picture_is_in_the_colours_of_the_page_and_of_its_own_alone(number: int) -> None:
+    text = svg_of_page(published_pictures()[number], "p")
+    assert len(text) < 25_000
+    assert 'fill="var(--ink)"' in text
+    # Neither white nor black: both would stand out from a dark page.
+    colours = set(re.findall(r'(?:fill|stroke)="(#[^"]*)"', text))
+    assert colours <= set(COLOURS.values())
+    assert len(colours) >= 3
+    # What has no fill at all is drawn in black.
+    root = ElementTree.fromstring(text)
+    assert all(element.get("fill") for element in root.iter("text"))
 
 
 def test_every_row_of_table_9_is_a_point() -> None:

@@ -58,6 +58,16 @@ def test_colours_are_those_of_the_page() -> None:
     assert INK not in text
 
 
+def test_colours_that_are_not_the_pages_stay_as_they_are() -> None:
+    with drawing():
+        figure = Figure(figsize=(3, 2))
+        figure.subplots().plot([1, 2, 3], "s-", color="#0072b2", markerfacecolor="#d55e00")
+    text = svg(Picture("a title", "what it shows", figure), "picture-2-1")
+    assert 'stroke="#0072b2"' in text
+    assert 'fill="#d55e00"' in text
+    assert not re.search(r'(?:fill|stroke)="#picture', text)
+
+
 def test_names_are_shown_and_not_read() -> None:
     nasty = "<b>&amp; $x^2$ _y_ \x1b[31m\udc80 漢"
     root = ElementTree.fromstring(svg(picture(nasty, short(nasty)), "p1"))

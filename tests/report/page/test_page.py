@@ -144,7 +144,7 @@ def test_own_settings_come_before_the_shared_ones(
 def test_nothing_of_a_record_is_code(results: Path, write_run: WriteRun, page_of: PageOf) -> None:
     write_nasty(write_run)
     text = page_of(results)
-    seen, clean = Seen(text), Seen(page([], [], []))
+    seen, clean = Seen(text), Seen(page("", [], [], []))
     tags = Counter(tag for tag, _ in seen.elements)
     assert [tags["script"], tags["style"], tags["img"], tags["iframe"], tags["b"]] == [1, 1, 0, 0, 0]
     assert seen.script == clean.script
@@ -205,8 +205,13 @@ def test_runs_without_a_folder(results: Path, write_run: WriteRun, boards_of: Bo
     write_all(write_run)
     runs = [{name: run[name] for name in run if name != "folder"} for run in read_runs(results).runs]
     boards = build_boards(runs, ["router"], metric_of("test/top1", runs), 0.003)
-    text = page(board_parts(boards, [section_of(board) for board in boards]), runs, [])
+    text = page("", board_parts(boards, [section_of(board) for board in boards]), runs, [])
     assert "run-soft-0" in text
+
+
+def test_the_heading_is_the_one_that_is_given() -> None:
+    text = page("Which is <better>?", [], [], [])
+    assert re.findall(r"<h1>(.*?)</h1>", text) == ["Which is &lt;better&gt;?"]
 
 
 def test_two_runs_of_one_name_have_two_places(results: Path, write_run: WriteRun, page_of: PageOf) -> None:
@@ -218,7 +223,7 @@ def test_two_runs_of_one_name_have_two_places(results: Path, write_run: WriteRun
 
 def test_a_board_of_many_lines_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_module, "LINES", 5)
-    text = page([Part(one_table(3)), Part(one_table(4)), Part(one_table(1))], [], [])
+    text = page("", [Part(one_table(3)), Part(one_table(4)), Part(one_table(1))], [], [])
     assert text.count('<th scope="row">') == 5
     assert "3 lines are left out, as the page holds 5: ask for fewer boards with --where." in text
 

@@ -67,6 +67,11 @@ def test_the_whole_text() -> None:
     assert latex([section], ["95 % of it", "{more}"]) == WHOLE
 
 
+def test_a_caption_ends_in_one_full_stop() -> None:
+    section = Section("a title.", [Table("Pairs", "One. Two.", COLUMNS, [])])
+    assert r"\caption{a title. Pairs. One. Two.}" in latex([section], [])
+
+
 @pytest.mark.parametrize(
     ("text", "printed"),
     [
