@@ -13,6 +13,7 @@ from routerbench.stats import (
     drawn_seeds,
     expanded,
     freedom_of,
+    freedom_of_sum,
     interquartile_mean,
     percentile_interval,
     place_interval,
@@ -26,7 +27,10 @@ RANDOM_SEED = 20211  # fixed: the same records give the same intervals
 
 @dataclass(frozen=True)
 class Overall:
-    """A row over all cells; gains as fractions; None against itself or against what is not there."""
+    """A row over all cells; gains as fractions; None against itself or against what is not there.
+
+    `main_cell`: the place of a cell that alone gives more than half of the mean gain, None where none does.
+    """
 
     iqm: Interval | None
     mean: Interval | None
@@ -36,6 +40,7 @@ class Overall:
     first: int | None
     last: int | None
     kept: float | None
+    main_cell: int | None
 
 
 def overall(block: Block) -> list[Overall]:
@@ -54,11 +59,12 @@ def overall(block: Block) -> list[Overall]:
     resampled = places(average_ranks(np.stack(means, axis=1)))
     return [
         Overall(
-            *((None, None) if row == twin else _means([gain[row] for gain in gains], drawn, freedom)),
+            *((None, None) if row == twin else _means([gain[row] for gain in gains], drawn, block)),
             _above(row, twin, block, drawn, freedom),
             _above(row, block.token_choice, block, drawn, freedom),
             float(ranks[row]),
             *_kept(int(place), resampled[:, row], freedom),
+            None if row == twin else _main_cell([gain[row] for gain in gains]),
         )
         for row, (place, twin) in enumerate(zip(places(ranks), twins, strict=True))
     ]
@@ -71,16 +77,27 @@ def _gains(block: Block) -> list[np.ndarray]:
 
 
 def _means(
-    gains: Sequence[np.ndarray], drawn: Sequence[np.ndarray], freedom: int
+    gains: Sequence[np.ndarray], drawn: Sequence[np.ndarray], block: Block
 ) -> tuple[Interval, Interval]:
     """Interquartile mean and mean of the pooled gains of a row."""
-    pooled = np.concatenate(gains)
-    resampled = np.concatenate([own[seeds] for own, seeds in zip(gains, drawn, strict=True)], axis=1)
+    pooled, num_seeds = np.concatenate(gains), [len(own) for own in gains]
+    of_cells = [own[seeds] for own, seeds in zip(gains, drawn, strict=True)]
+    resampled = np.concatenate(of_cells, axis=1)
+    of_all = freedom_of(num_seeds, block.shared)
+    of_mean = freedom_of_sum([own.sum(axis=1) for own in of_cells], num_seeds, block.shared)
     iqm, mean = float(interquartile_mean(pooled)), float(pooled.mean())
     return (
-        percentile_interval(iqm, interquartile_mean(resampled), CONFIDENCE, freedom),
-        percentile_interval(mean, resampled.mean(axis=1), CONFIDENCE, freedom),
+        percentile_interval(iqm, interquartile_mean(resampled), CONFIDENCE, of_all),
+        percentile_interval(mean, resampled.mean(axis=1), CONFIDENCE, of_mean),
     )
+
+
+def _main_cell(gains: Sequence[np.ndarray]) -> int | None:
+    """Of two cells one nearly always gives more than half, which says nothing."""
+    given = np.array([own.sum() for own in gains])
+    total = given.sum()
+    main = int(np.argmax(given * np.sign(total)))
+    return main if len(gains) > 2 and abs(total) < 2 * given[main] * np.sign(total) else None
 
 
 def _above(

@@ -50,6 +50,7 @@ def _sweet_spot() -> Picture:
         _joined(axes, [model for model in models if _family(model) == family], family, colour)
     axes.plot([], [], "D", color=INK, markerfacecolor="none", label="dense")
     axes.plot([], [], "o", color=INK, label="MoE")
+    axes.margins(y=0.1)  # room for the name below the lowest point
     axes.legend(frameon=False, loc="lower right")
     return Picture(
         "Published: the Sweet Spot, table 1",

@@ -118,6 +118,19 @@ def test_cells_that_lack_a_row_are_left_out_and_named(
     ]
 
 
+def test_a_cell_that_gives_more_than_half_of_a_mean_gain_is_named(
+    filled: Filled, results: Path, boards_of: Boards
+) -> None:
+    # Of hash's -0.13 cell b gives -0.06, less than half; of soft's 0.12 it gives 0.10.
+    filled("a", dense=[0.5], soft=[0.51], hash=[0.47])
+    filled("b", dense=[0.5], soft=[0.6], hash=[0.44])
+    filled("c", dense=[0.5], soft=[0.51], hash=[0.46])
+    cell = "pocket_vit · placement last_2 · 8 experts · capacity factor 1 · group image · 8 epochs"
+    assert [note for note in table_of(boards_of(results)).notes if "alone" in note] == [
+        f"b · {cell} alone gives more than half of the mean gain of soft"
+    ]
+
+
 def test_seeds_that_a_row_lacks_are_not_used(filled: Filled, results: Path, boards_of: Boards) -> None:
     filled("a", dense=[0.5, 0.5, 0.5], soft=[0.6, None, 0.8])
     filled("b", dense=[0.5, 0.5, 0.5], soft=[0.6, 0.6, 0.6])

@@ -151,8 +151,9 @@ def test_the_share_of_the_leftmost_point_does_not_cross_the_axis(
 ) -> None:
     costing("dense", 10, 0.5, 0.6)
     costing("soft", 20, 0.7, 0.8)
-    (axes,) = cost_pictures(boards_of(results))[0].figure.axes
-    axes.figure.draw_without_rendering()
+    figure = cost_pictures(boards_of(results))[0].figure
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
     left = axes.get_window_extent().x0
     assert [text.get_text() for text in axes.texts] == ["100 %", "100 %"]
     assert all(text.get_window_extent().x0 > left for text in axes.texts)
