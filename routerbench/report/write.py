@@ -7,11 +7,11 @@ from rich.console import Console
 from routerbench.paste import pasted_file
 from routerbench.records import write_text
 from routerbench.report.answer import Answer, boards_answer, boards_of, claims_answer
+from routerbench.report.boards import sheet
 from routerbench.report.null_check import check_null
 from routerbench.report.options import Options
 from routerbench.report.page import Part, beyond_parts, board_parts, page
 from routerbench.report.runs.sources import read
-from routerbench.report.tables import sheet
 from routerbench.report.tables.latex import latex
 from routerbench.report.tables.markdown import markdown
 from routerbench.report.tables.terminal import print_sections

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from routerbench.report import Board
-from routerbench.report.tables.sheet import csv
+from routerbench.report.boards.sheet import csv
 
 WriteRun = Callable[..., Path]
 Boards = Callable[..., list[Board]]
