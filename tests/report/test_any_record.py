@@ -151,7 +151,7 @@ def test_what_is_no_record_is_left_out_and_said(content: str | bytes) -> None:
 
 def test_a_refusal_is_one_line_whatever_the_names() -> None:
     record = {**RECORDS[0], "metrics": {"a\nb\x1b": 0.5}}
-    text = "metric='test/top1' is no accuracy of these runs: they have a\\nb\\x1b"
+    text = "--metric=test/top1 is no accuracy of these runs: they have a\\nb\\x1b"
     assert report_on([json.dumps(record)]) == text
 
 

@@ -46,7 +46,7 @@ def checked_by(by: Sequence[str], runs: Sequence[Run]) -> Sequence[str]:
     known = sorted({name.split(".")[0] for name in names} - {"seed"})
     for one in by:
         if one == "seed" or not any(belongs(name, [one]) for name in names):
-            raise ValueError(f"by={one!r} is no setting of these runs: give one of {printable(some(known))}")
+            raise ValueError(f"--by={one} is no setting of these runs: give one of {printable(some(known))}")
     return by
 
 

@@ -28,7 +28,7 @@ def metric_of(name: str, runs: Sequence[Run]) -> Metric:
     # Without any number at all (all runs failed) the boards still say what became of the runs.
     if name not in known and (known or name != TOP1):
         choices = printable(some(known)) or "nothing, as no run finished"
-        raise ValueError(f"metric={name!r} is no accuracy of these runs: they have {choices}")
+        raise ValueError(f"--metric={name} is no accuracy of these runs: they have {choices}")
     return Metric(name, "top-1 %" if name == TOP1 else f"{name} %")
 
 

@@ -88,7 +88,7 @@ def test_what_is_no_setting_is_refused(results: Path, write_run: WriteRun) -> No
     write_run("soft", 0, 0.6)
     for by in ("seed", "routers", "router.nam"):
         message = (
-            f"by={by!r} is no setting of these runs: give one of augment, batch_size, capacity_factor, data, "
+            f"--by={by} is no setting of these runs: give one of augment, batch_size, capacity_factor, data, "
             "epochs, eval_every, group, model, num_experts, optim, placement, precision, router"
         )
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -97,7 +97,7 @@ def test_what_is_no_setting_is_refused(results: Path, write_run: WriteRun) -> No
 
 def test_what_is_no_accuracy_is_refused(results: Path, write_run: WriteRun, boards_of: Boards) -> None:
     write_run("soft", 0, 0.6)
-    message = "metric='test/loss' is no accuracy of these runs: they have test/balanced, test/top1, test/top5"
+    message = "--metric=test/loss is no accuracy of these runs: they have test/balanced, test/top1, test/top5"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         boards_of(results, metric="test/loss")
     (board,) = boards_of(results, metric="test/balanced")
