@@ -25,6 +25,7 @@ SETTINGS = (
     "precision, eval_every, loss, mix, ema, eval, runtime, parallel"
 )
 ROUTERS = ", ".join(sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml")))
+SWEEPS = ", ".join(sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml")))
 SOFT_HAS = (
     "router has: name, _target_, slots_per_expert, noise_std, capacity_factor, capacity_rounding, "
     "capacity_multiple_of"
@@ -98,7 +99,7 @@ def test_a_configuration_is_without_hydra_and_whole() -> None:
         (["router=sofd"], f"router=sofd is not one of: {ROUTERS} (did you mean soft?)"),
         (["router=zzz"], f"router=zzz is not one of: {ROUTERS}"),
         (["optim=adamm"], "optim=adamm is not one of: adamw, lamb, sgd (did you mean adamw?)"),
-        (["+sweep=router"], "sweep=router is not one of: placements, routers (did you mean routers?)"),
+        (["+sweep=router"], f"sweep=router is not one of: {SWEEPS} (did you mean routers?)"),
         (["epoch=3"], f"epoch=3 is not a setting (did you mean epochs?); {SETTINGS}"),
         (["optim.lrr=1"], f"optim.lrr=1 is not a setting (did you mean lr?); {OPTIM_HAS}"),
         (["modle.name=x"], f"modle.name=x is not a setting (did you mean model?); {SETTINGS}"),
