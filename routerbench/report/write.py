@@ -10,7 +10,6 @@ from routerbench.report.answer import Answer, boards_answer, boards_of, claims_a
 from routerbench.report.boards import sheet
 from routerbench.report.null_check import check_null
 from routerbench.report.options import Options
-from routerbench.report.page import Part, beyond_parts, board_parts, page
 from routerbench.report.runs.sources import read
 from routerbench.report.tables.latex import latex
 from routerbench.report.tables.markdown import markdown
@@ -39,6 +38,8 @@ def write_report(options: Options, console: Console) -> int:
 
 
 def _board_files(answer: Answer) -> dict[str, str]:
+    from routerbench.report.page import beyond_parts, board_parts, page  # a second, after the boards are read
+
     parts = [*board_parts(answer.boards, answer.of_boards), *beyond_parts(answer.boards, answer.beyond)]
     return {
         "leaderboard.csv": sheet.csv(answer.boards),
@@ -49,6 +50,8 @@ def _board_files(answer: Answer) -> dict[str, str]:
 
 
 def _claims_files(answer: Answer) -> dict[str, str]:
+    from routerbench.report.page import Part, page
+
     return {
         "CLAIMS.md": "# Claims of the studies\n\n" + markdown(answer.sections, answer.remarks, "##"),
         "claims.tex": latex(answer.sections, answer.remarks),
