@@ -39,8 +39,9 @@ def pairs_table(board: Board) -> Table:
     cells |= {column: [line[place] for line in tested] for place, column in enumerate(COLUMNS)}
     if any(pair.two_level for pair in pairs):
         cells[TWO_LEVEL] = [_two_level(pair) for pair in pairs]
-    if any(_published(pair, board) for pair in pairs):
-        cells[PUBLISHED] = [_published(pair, board) or Cell(NOTHING) for pair in pairs]
+    published = [_published(pair, board) for pair in pairs]
+    if any(published):
+        cells[PUBLISHED] = [cell or Cell(NOTHING) for cell in published]
     lines = [Line(line) for line in zip(*cells.values(), strict=True)]
     num_first = len({pair.row for pair in pairs if _is_dense(pair, board)})
     return Table("Pairs", _caption(board), list(cells), lines, num_first, _notes(board))
@@ -77,14 +78,14 @@ def _two_level(pair: Pair) -> Cell:
 
 def _published(pair: Pair, board: Board) -> Cell | None:
     """What a published table says of the same two methods, by the first of its accuracies."""
-    router, reference = board.rows[pair.row].router, board.rows[pair.reference].router
-    rows = (board.rows[pair.row], board.rows[pair.reference])
-    if router == reference or not all(as_in_its_file(row.settings) for row in rows):
+    row, reference = board.rows[pair.row], board.rows[pair.reference]
+    if row.router == reference.router or not all(as_in_its_file(one.settings) for one in (row, reference)):
         return None
-    for told in published_difference(router, reference)[:1]:
-        mean, low, high = (fixed(100 * value, 2, "+") for value in (told.mean, told.low, told.high))
-        return Cell(f"{mean} ({low} to {high})", told.mean)
-    return None
+    told = published_difference(row.router, reference.router)
+    if not told:
+        return None
+    mean, low, high = (fixed(100 * value, 2, "+") for value in (told[0].mean, told[0].low, told[0].high))
+    return Cell(f"{mean} ({low} to {high})", told[0].mean)
 
 
 def _p_text(p: float) -> str:
