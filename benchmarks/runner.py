@@ -25,7 +25,7 @@ from torch import nn
 from routerbench import experiment, parts, records
 from routerbench.attention import choose_attention
 from routerbench.autotune import use_backend
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.evaluate import Batch
 from routerbench.identity import identity, run_id
 from routerbench.measure import PRECISIONS
@@ -84,7 +84,7 @@ def main(words: list[str]) -> None:
     )
     with tempfile.TemporaryDirectory() as results:
         own = ["epochs=1", "optim.warmup_epochs=0", "runtime.retry=true", f"runtime.results={results}"]
-        (config,) = cells([*words, *own], None, False)
+        (config,) = compose_sweep([*words, *own], None, False).configs
         data, device = parts.load_data(config), parts.choose_device(config.runtime.device)
         batches = [(images.to(device), labels.to(device)) for images, labels in data.train.epoch(0)]
         for turn in range(TURNS):

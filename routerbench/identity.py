@@ -92,6 +92,13 @@ def group_id(settings: dict[str, Any]) -> str:
     return f"{_prefix(settings)}-{_digest({key: value for key, value in settings.items() if key != 'seed'})}"
 
 
+def twin_id(settings: dict[str, Any]) -> str:
+    """The same for a dense run and all runs that have MoE layers in its backbone, whatever their seeds."""
+    return _digest(
+        {key: settings[key] for key in settings if key not in ("router", "placement", "seed", *OF_MOE)}
+    )
+
+
 def data_id(settings: dict[str, Any]) -> str:
     """The same for runs on the same batches."""
     return _digest({key: settings[key] for key in ("data", "augment", "batch_size")})

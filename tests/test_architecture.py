@@ -35,6 +35,7 @@ WALK = (
     {"parts"},
     {"measure", "footprint", "load"},
     {"experiment"},
+    {"commands.train"},
     {"cli"},
 )
 VOCABULARY = {
@@ -50,8 +51,8 @@ VOCABULARY = {
 }
 # Heavy or opinionated packages, and the modules that may know them; a name that ends in a dot is a folder.
 HOMES = {
-    "hydra": {"cli", "parts.", "schema", "build", "compose"},
-    "wandb": {"tracking", "report.runs.wandb_source"},
+    "hydra": {"commands.train", "sweep.launch", "parts.", "schema", "build", "compose."},
+    "wandb": {"tracking.", "report.runs.wandb_source"},
     "pandas": {"records", "report."},
     "matplotlib": {"bench.plot", "report.figures."},
     "jinja2": {"report.page"},

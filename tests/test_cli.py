@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from routerbench import cli, measure
+from routerbench.commands import train
 from routerbench.config import conf_dir
 
 VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
@@ -216,7 +217,7 @@ def files(folder: Path) -> list[str]:
 def test_bad_input_is_one_line_and_code_2_and_nothing_is_written(
     words: list[str], text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.train(words) == 2
+    assert train.train(words) == 2
     shown = capfd.readouterr()
     assert (shown.err, shown.out) == (f"routerbench: {text}\n", "")
     assert files(tmp_path) == []
@@ -227,7 +228,7 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path, capfd: pytest.Captu
 
     def refused() -> str:
         for flags in ([], ["-m", "seed=0,1"]):
-            assert cli.train([*flags, *words]) == 2
+            assert train.train([*flags, *words]) == 2
         first, second = capfd.readouterr().err.splitlines()
         assert first == second
         return first.removeprefix("routerbench: ")
@@ -255,7 +256,7 @@ def test_a_corrupt_image_is_one_line_and_ends_all_runs(
         (tmp_path / "images" / part / "cat").mkdir(parents=True)
         (tmp_path / "images" / part / "cat" / "1.png").write_text("no image")
     words = [*TINY[1:], "data=folder", f"data.path={tmp_path}/images", "data.image_size=32", "batch_size=1"]
-    assert cli.train([*flags, *words, "runtime.workers=0", "runtime.wandb=disabled"]) == 2
+    assert train.train([*flags, *words, "runtime.workers=0", "runtime.wandb=disabled"]) == 2
     broken = tmp_path / "images/train/cat/1.png"
     assert capfd.readouterr().err == (
         f"routerbench: {broken} cannot be read as an image (UnidentifiedImageError): replace or remove it\n"
@@ -285,7 +286,9 @@ WRONG_TYPES = {
 
 
 def test_wrong_types_of_a_routers_settings_are_one_line(tmp_path: Path) -> None:
-    loop = "import sys; from routerbench import cli; [cli.train(line.split()) for line in sys.argv[1:]]"
+    loop = (
+        "import sys; from routerbench.commands.train import train; [train(w.split()) for w in sys.argv[1:]]"
+    )
     command = [sys.executable, "-c", loop, *WRONG_TYPES]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stderr.splitlines() == [f"routerbench: {text}" for text in WRONG_TYPES.values()]
@@ -296,23 +299,23 @@ def test_done_is_code_0_and_a_second_time_nothing_is_left_to_do(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["-m", *TINY, "runtime.wandb=disabled", "router=soft,dense", "placement=last_2,none"]
-    assert cli.train(words) == 0
+    assert train.train(words) == 0
     shown = capfd.readouterr()
     assert shown.err == ""
     # Three of the four combinations are the dense run.
     assert [line.split("  ")[0] for line in shown.out.splitlines()] == [
-        "[1/4] pocket_vit soft last_2 seed 0",
-        "[2/4] pocket_vit dense seed 0",
-        "[2/4] pocket_vit dense seed 0",
-        "[2/4] pocket_vit dense seed 0",
+        "[1/2] pocket_vit soft last_2 seed 0",
+        "[2/2] pocket_vit dense seed 0",
+        "[2/2] pocket_vit dense seed 0",
+        "[2/2] pocket_vit dense seed 0",
         "2 done",
     ]
     (record, _) = map(Path.read_text, sorted(tmp_path.glob("results/runs/*/record.json"), reverse=True))
     again = ["routerbench", "train", "router=soft", "placement=last_2", *TINY, "runtime.wandb=disabled"]
     assert sorted(shlex.split(json.loads(record)["provenance"]["repeat"])) == sorted(again)
-    assert cli.train(words) == 0
+    assert train.train(words) == 0
     assert capfd.readouterr().out.splitlines()[-2:] == [
-        "[2/4] pocket_vit dense seed 0  done before",
+        "[2/2] pocket_vit dense seed 0  done before",
         "2 done",
     ]
 
@@ -320,28 +323,28 @@ def test_done_is_code_0_and_a_second_time_nothing_is_left_to_do(
 def test_a_run_that_fails_is_code_1_and_is_named_and_the_others_go_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = measure.train
+    whole = measure.train
 
     def fail_once(*args: Any, **settings: Any) -> Any:
-        monkeypatch.setattr(measure, "train", train)
+        monkeypatch.setattr(measure, "train", whole)
         raise RuntimeError("boom")
 
     monkeypatch.setattr(measure, "train", fail_once)
     words = [*TINY, "runtime.wandb=disabled", "router=dense"]
-    assert cli.train(["-m", *words, "seed=0,1"]) == 1
+    assert train.train(["-m", *words, "seed=0,1"]) == 1
     lines = capfd.readouterr().out.splitlines()
     (failed,) = [path.parent for path in tmp_path.glob("results/runs/*s0*/record.json")]
     assert lines[-2:] == ["1 failed, 1 done", f"failed: {failed.relative_to(tmp_path)}"]
-    assert cli.train(words) == 1
-    assert cli.train([*words, "seed=1"]) == 0
-    assert cli.train([*words, "runtime.retry=true"]) == 0
+    assert train.train(words) == 1
+    assert train.train([*words, "seed=1"]) == 0
+    assert train.train([*words, "runtime.retry=true"]) == 0
 
 
 def test_a_folder_of_the_user_is_trained_from(tmp_path: Path) -> None:
     (tmp_path / "mine" / "router").mkdir(parents=True)
     (tmp_path / "mine" / "router" / "twice.yaml").write_text("defaults: [hash]\nname: twice\ntop_k: 2\n")
     words = [*TINY, "runtime.wandb=disabled", "router=twice", "--config-dir", "mine"]
-    assert cli.train(words) == 0
+    assert train.train(words) == 0
     assert len(list(tmp_path.glob("results/runs/digits-pocket_vit-twice-s0-*/record.json"))) == 1
 
 
@@ -357,7 +360,7 @@ def test_the_words_after_train_are_given_on(
 ) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(sys, "argv", ["routerbench", *words])
-    monkeypatch.setattr(cli, "train", lambda words: seen.append(words) or 3)
+    monkeypatch.setattr(train, "train", lambda words: seen.append(words) or 3)
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert (caught.value.code, seen) == (3, [given])
@@ -365,7 +368,7 @@ def test_the_words_after_train_are_given_on(
 
 @pytest.mark.parametrize("option", ["--config-name", "--config-path", "--experimental-rerun"])
 def test_another_primary_configuration_is_not_taken(option: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli.train([option, "mine"]) == 2
+    assert train.train([option, "mine"]) == 2
     text = f"routerbench: {option} is not taken: add files of yours by --config-dir\n"
     assert capfd.readouterr().err == text
 

@@ -9,8 +9,8 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from routerbench import cli
-from routerbench.compose import cells, repeating
+from routerbench.commands import train as train_command
+from routerbench.compose import compose_sweep, repeating
 from routerbench.config import conf_dir
 from routerbench.identity import identity, run_id
 
@@ -41,7 +41,7 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def composed(*words: str, multirun: bool = False, config_dir: Path | None = None) -> list[DictConfig]:
-    return cells(words, None if config_dir is None else str(config_dir), multirun)
+    return compose_sweep(words, None if config_dir is None else str(config_dir), multirun).configs
 
 
 def refused(*words: str, multirun: bool = False) -> str:
@@ -66,7 +66,9 @@ def refused(*words: str, multirun: bool = False) -> str:
 )
 def test_cells_are_those_that_hydra_runs(flags: list[str], words: list[str], num_cells: int) -> None:
     ran: list[Any] = []
-    cli._hydra([*flags, *words], lambda config: ran.append(OmegaConf.to_container(config, resolve=True)))
+    train_command._hydra(
+        [*flags, *words], lambda config: ran.append(OmegaConf.to_container(config, resolve=True))
+    )
     found = [OmegaConf.to_container(c, resolve=True) for c in composed(*words, multirun=bool(flags))]
     assert len(found) == num_cells
     assert found == ran
@@ -141,7 +143,7 @@ def test_an_error_in_one_of_many_cells_is_the_same_line() -> None:
 def test_a_part_of_a_split_needs_no_quotes() -> None:
     for value in ("train[:90%]", "train[90%:]", "train[10:99.5%]"):
         for word in (f"data.train_split={value}", f"data.train_split='{value}'"):
-            assert cells([word], None, False)[0].data.train_split == value
+            assert compose_sweep([word], None, False).configs[0].data.train_split == value
 
 
 def repeated(flags: list[str], words: list[str], config_dir: str | None = None) -> list[tuple[str, str, str]]:
@@ -151,14 +153,14 @@ def repeated(flags: list[str], words: list[str], config_dir: str | None = None) 
     def run(config: DictConfig) -> None:
         found.append((run_id(identity(config)), repeating(HydraConfig.get().overrides.task, config_dir)))
 
-    cli._hydra([*flags, *words], run)
+    train_command._hydra([*flags, *words], run)
     triples = []
     for name, command in found:
         program, train, *again = shlex.split(command)
         assert (program, train) == ("routerbench", "train")
         if config_dir is not None:
             assert again[:2] == ["--config-dir", config_dir]
-        (config,) = cells(again[2:] if config_dir else again, config_dir, multirun=False)
+        (config,) = compose_sweep(again[2:] if config_dir else again, config_dir, multirun=False).configs
         triples.append((name, command, run_id(identity(config))))
     return triples
 

@@ -8,7 +8,7 @@ import timm
 from omegaconf import DictConfig, OmegaConf
 
 from routerbench import parts
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.config import conf_dir
 
 
@@ -17,7 +17,7 @@ def names(group: str) -> list[str]:
 
 
 def composed(words: Sequence[str], multirun: bool = False) -> list[DictConfig]:
-    return cells(words, None, multirun)
+    return compose_sweep(words, None, multirun).configs
 
 
 def test_every_folder_is_a_group_that_is_tested_here() -> None:

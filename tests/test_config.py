@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.config import check, conf_dir, is_dense
 
 
@@ -16,7 +16,7 @@ def exactly(text: str) -> str:
 
 
 def composed(*words: str) -> DictConfig:
-    return cells(words, None, False)[0]
+    return compose_sweep(words, None, False).configs[0]
 
 
 def test_dense_is_told_by_router_or_placement() -> None:

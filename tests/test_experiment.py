@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from routerbench import experiment, measure, parts, records
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.data.image_files import CorruptImageError
 from routerbench.identity import identity, run_id
 from routerbench.moe.surgery import moe_layers
@@ -69,7 +69,7 @@ def composed(tmp_path: Path) -> Compose:
     """A function from further words to a tiny configuration with its records in a folder of the test."""
 
     def compose(*words: str) -> DictConfig:
-        return cells([*TINY, f"runtime.results={tmp_path}/results", *words], None, False)[0]
+        return compose_sweep([*TINY, f"runtime.results={tmp_path}/results", *words], None, False).configs[0]
 
     return compose
 
@@ -280,7 +280,9 @@ def test_checkpointed_activations_and_channels_last_train_the_same(
 
 
 def test_activation_checkpointing_is_refused_where_timm_has_none(composed: Compose) -> None:
-    config = cells(["model=pocket_convnext_iso", "runtime.activation_checkpointing=true"], None, False)[0]
+    config = compose_sweep(
+        ["model=pocket_convnext_iso", "runtime.activation_checkpointing=true"], None, False
+    ).configs[0]
     with pytest.raises(
         ValueError, match=r"^runtime\.activation_checkpointing=true is not for .*: say false$"
     ):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from routerbench import parts
 from routerbench.build import build_backbone, sparsify
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.config import conf_dir
 from routerbench.fewshot import (
     Probe,
@@ -249,7 +249,9 @@ def test_the_images_of_a_model_are_looked_at_once() -> None:
 
 
 def composed(*words: str) -> DictConfig:
-    (config,) = cells(["+eval=fewshot", "router=dense", "runtime.workers=0", *words], None, False)
+    (config,) = compose_sweep(
+        ["+eval=fewshot", "router=dense", "runtime.workers=0", *words], None, False
+    ).configs
     parts.verify(config)
     return config
 
@@ -268,13 +270,13 @@ def test_the_support_of_a_run_is_of_its_training_set() -> None:
     model, _ = parts.start(config, data.num_classes, None)
     metrics = fewshot(model, few.probe, few.labels, few.load, few.test.epoch(0), CPU, FP32)
     assert 0 < metrics["fewshot/2"] < 1
-    assert parts.load_fewshot(cells([], None, False)[0], data) is None
+    assert parts.load_fewshot(compose_sweep([], None, False).configs[0], data) is None
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_support_may_be_of_another_set(order: int) -> None:
     words = ["+eval=fewshot", "+data@eval.fewshot.data=digits"][::order]
-    (config,) = cells(words, None, False)
+    (config,) = compose_sweep(words, None, False).configs
     few = parts.load_fewshot(config, parts.load_data(config))
     assert few is not None
     assert len(few.labels) == 1797 - 355

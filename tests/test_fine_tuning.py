@@ -19,7 +19,7 @@ from torch.testing import assert_close
 import routerbench as rb
 from routerbench import experiment, parts, records
 from routerbench.build import build_backbone, sparsify
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.identity import identity, run_id
 from routerbench.signals import Warned
 from routerbench.weights import check_fit, head_prefixes, with_new_head, with_positions_of, write_weights
@@ -151,7 +151,9 @@ def composed(tmp_path: Path) -> Compose:
     """A function from words to a tiny configuration with its records in a folder of the test."""
 
     def compose(*words: str) -> DictConfig:
-        (config,) = cells([*WORDS, f"runtime.results={tmp_path}/results", *words], None, False)
+        (config,) = compose_sweep(
+            [*WORDS, f"runtime.results={tmp_path}/results", *words], None, False
+        ).configs
         return config
 
     return compose

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from routerbench import cli
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.footprint import Layout, anatomy, footprint
 from routerbench.footprint_table import layouts, show
 
@@ -28,7 +29,7 @@ TINY = (
 
 
 def composed(*words: str) -> DictConfig:
-    return cells([*TINY, *words], None, False)[0]
+    return compose_sweep([*TINY, *words], None, False).configs[0]
 
 
 def test_the_anatomy_of_a_small_model() -> None:
@@ -114,9 +115,19 @@ def test_layouts_of_many_gpus_are_those_that_the_configuration_allows() -> None:
     ],
 )
 def test_what_has_no_footprint_is_refused_in_one_line(
-    words: list[str], num_gpus: int | None, text: str, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    num_gpus: int | None,
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert cli.costs_on_paper(words, num_gpus, None) == 2
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["routerbench", "costs", *(["--gpus", str(num_gpus)] if num_gpus is not None else []), *words],
+    )
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith(f"routerbench: {text}")
@@ -129,6 +140,6 @@ def test_the_tables_of_the_page_are_those_of_the_command(tmp_path: Path) -> None
     first = next(number for number, line in enumerate(lines) if line.startswith("    routerbench costs"))
     words = " ".join(lines[first : first + 2]).replace("\\", "").split()[4:]
     shown = io.StringIO()
-    show(cells(words, None, True), 64, pasted, Console(file=shown, width=120))
+    show(compose_sweep(words, None, True).configs, 64, pasted, Console(file=shown, width=120))
     assert pasted.read_text(encoding="utf-8") == DOCS.read_text(encoding="utf-8")
     assert "data 8 x expert 8" in shown.getvalue()

@@ -85,10 +85,10 @@ def test_a_peak_does_not_hang_on_what_ran_before() -> None:
 # Two runs of 22 steps in one process, in which cuBLAS is not used before its workspace is configured.
 TWICE = """
 import sys
-from routerbench import cli
+from routerbench.commands import train
 folders, words = sys.argv[1:3], sys.argv[3:]
 for folder in folders:
-    assert cli.train([*words, f"runtime.results={folder}"]) == 0
+    assert train.train([*words, f"runtime.results={folder}"]) == 0
 """
 
 

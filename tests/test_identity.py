@@ -5,12 +5,12 @@ import re
 import pytest
 from omegaconf import DictConfig
 
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.identity import data_id, group_id, identity, run_id
 
 
 def composed(*words: str) -> DictConfig:
-    return cells(words, None, False)[0]
+    return compose_sweep(words, None, False).configs[0]
 
 
 def ids(*words: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from torch import nn
 
 import routerbench as rb
 from routerbench.build import router_names
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.identity import identity
 from routerbench.moe.surgery import take_shape
 from routerbench.parts import start
@@ -44,7 +44,7 @@ def trained(config: DictConfig, folder: Path, num_classes: int = 7) -> nn.Module
 
 
 def composed(*words: str) -> DictConfig:
-    return cells(words, None, False)[0]
+    return compose_sweep(words, None, False).configs[0]
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from routerbench import cli
 from routerbench.build import router_names
+from routerbench.commands import train as train_command
 
 TESTS = Path(__file__).parent
 NUM_STEPS = 20  # of a curve; a checkpoint is in its middle
@@ -211,7 +211,7 @@ def test_what_is_wrong_is_said_by_one_rank(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", rank)
-    assert cli.train([f"runtime.results={tmp_path}", "parallel.data=4"]) == 2
+    assert train_command.train([f"runtime.results={tmp_path}", "parallel.data=4"]) == 2
     text = (
         "routerbench: parallel.data=4 parallel.shard=1 parallel.expert=1 needs WORLD_SIZE=4, which is 2: "
         "start torchrun --nproc-per-node 4 -m routerbench train ..., or give another layout\n"

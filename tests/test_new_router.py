@@ -65,9 +65,9 @@ def test_it_seats_as_the_page_says(folder: Path, monkeypatch: pytest.MonkeyPatch
     from omegaconf import OmegaConf
 
     from routerbench.build import configured_router
-    from routerbench.compose import cells
+    from routerbench.compose import compose_sweep
 
-    (config,) = cells(["router=first_come"], str(folder / "mine"), multirun=False)
+    (config,) = compose_sweep(["router=first_come"], str(folder / "mine"), multirun=False).configs
     OmegaConf.resolve(config)
     router = configured_router(config.router, width=4, num_experts=2)
     # Four tokens, two experts with two slots: the first takes tokens 0 and 1, the second 2 and 3.

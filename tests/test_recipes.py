@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig
 
 from routerbench import parts
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.config import conf_dir
 
 FILES = sorted((conf_dir() / "recipe").glob("*.yaml"))
@@ -20,7 +20,7 @@ def composed(recipe: str, *words: str) -> DictConfig:
         "upcycling": ["model.weights=dense.safetensors"],
         "finetune_384": ["model.weights=run.safetensors"],
     }
-    return cells([f"+recipe={recipe}", *of_weights.get(recipe, []), *words], None, False)[0]
+    return compose_sweep([f"+recipe={recipe}", *of_weights.get(recipe, []), *words], None, False).configs[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,7 +53,7 @@ def test_a_word_of_the_command_counts_more_than_the_recipe() -> None:
 
 
 def test_the_default_is_the_pocket_vit() -> None:
-    assert composed("pocket_vit") == cells([], None, False)[0]
+    assert composed("pocket_vit") == compose_sweep([], None, False).configs[0]
 
 
 def test_the_published_settings_of_vmoe() -> None:

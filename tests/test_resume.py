@@ -20,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 from routerbench import experiment, measure, records
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.data.image_files import CorruptImageError
 from routerbench.identity import identity, run_id
 from routerbench.signals import RequeueError, Warned
@@ -81,7 +81,7 @@ Compose = Callable[..., DictConfig]
 def composed(images: Path, tmp_path: Path) -> Compose:
     def compose(results: str, *words: str) -> DictConfig:
         further = (f"data.path={images}", f"runtime.results={tmp_path / results}", "runtime.workers=0")
-        return cells([*WORDS, *further, *words], None, False)[0]
+        return compose_sweep([*WORDS, *further, *words], None, False).configs[0]
 
     return compose
 

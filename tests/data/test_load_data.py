@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from routerbench import parts
-from routerbench.compose import cells
+from routerbench.compose import compose_sweep
 from routerbench.data.extra import imagenet_classes
 from routerbench.data.loaders import FileLoader, Loader
 from routerbench.data.orders import Share
@@ -17,7 +17,7 @@ SMALL = ("data.image_size=8", "batch_size=2", "augment=none")
 
 
 def composed(*words: str) -> DictConfig:
-    return cells(words, None, False)[0]
+    return compose_sweep(words, None, False).configs[0]
 
 
 def of_folder(root: Path, *words: str) -> DictConfig:

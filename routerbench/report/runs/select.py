@@ -97,7 +97,8 @@ def _words(command: Any) -> list[str]:
 
 def _composed(name: str) -> set[str]:
     """The runs of a sweep as it stands now."""
-    from routerbench.compose import cells  # Hydra takes a second, which other reports need not wait for
-    from routerbench.identity import identity, run_id
+    from routerbench.compose import (
+        compose_sweep,
+    )  # Hydra takes a second, for which other reports need not wait
 
-    return {run_id(identity(config)) for config in cells([f"+sweep={name}"], None, multirun=True)}
+    return {cell.run_id for cell in compose_sweep([f"+sweep={name}"], None, multirun=True).cells}

@@ -1,9 +1,12 @@
 """From the words of a command to configurations, and from Hydra's errors to one line."""
 
+import copy
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -17,6 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from routerbench.checks import did_you_mean
 from routerbench.config import conf_dir
+from routerbench.identity import identity, run_id
 from routerbench.schema import register_schema
 
 # Where a key that no file has is passed on to what it configures.
@@ -25,7 +29,41 @@ PART_OF_A_SPLIT = re.compile(r"^([\w.+]+=)([\w./-]+\[[\d.%]*:[\d.%]*\])$")
 QUOTED_PART = re.compile(r"^([\w.+]+=)'([\w./-]+\[[\d.%]*:[\d.%]*\])'$")
 
 
-def cells(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> list[DictConfig]:
+@dataclass(frozen=True)
+class Cell:
+    """One configuration of a sweep."""
+
+    words: tuple[str, ...]
+    """Of the task, as a launcher takes them."""
+    varied: str
+    """Those of them in which the cells of the sweep differ."""
+    config: DictConfig
+    settings: dict[str, Any]
+    """Its identity."""
+
+    @property
+    def run_id(self) -> str:
+        """The name of its run."""
+        return run_id(self.settings)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All that a command asks for."""
+
+    cells: list[Cell]
+    """Each run once, in the order of the words."""
+    hydra: DictConfig
+    """The configuration with Hydra's own node, of which a launcher is made."""
+    multirun: bool
+
+    @property
+    def configs(self) -> list[DictConfig]:
+        """What each cell runs."""
+        return [cell.config for cell in self.cells]
+
+
+def compose_sweep(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> Sweep:
     """Compose every configuration that Hydra would run, with the same parser and sweeper.
 
     Raises ValueError, in one line, for words that give no configuration, for several values without
@@ -39,16 +77,28 @@ def cells(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> l
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         _refuse_new_keys(parsed, config_dir)
         base = _compose([str(o.input_line) for o in parsed if not _is_swept(o)] + search)
+        of_task = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
         swept = [o for o in parsed if _is_swept(o)]
         if not multirun and base.hydra.mode != RunMode.MULTIRUN:
             if swept:
                 raise ValueError(f"{swept[0].input_line} gives several values: add -m to run them all")
-            return [_job(base)]
+            return Sweep([_cell(of_task, "", base, overrides)], base, multirun=False)
         of_sweep = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
         of_hydra = [str(o.input_line) for o in parsed if o.is_hydra_override()]
-        of_task = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
         (batch,) = BasicSweeper.split_arguments(_parsed([*of_sweep, *of_task]), None)
-        return [_job(_compose([*words, *of_hydra, *search])) for words in batch]
+        shared = set(batch[0]).intersection(*batch)
+        cells = [
+            _cell(
+                words,
+                " ".join(word for word in words if word not in shared),
+                _compose([*words, *of_hydra, *search]),
+                overrides,
+            )
+            for words in batch
+        ]
+        return Sweep(
+            list({cell.run_id: cell for cell in reversed(cells)}.values())[::-1], base, multirun=True
+        )
 
 
 def one_line(error: Exception, overrides: Sequence[str]) -> str:
@@ -115,12 +165,16 @@ def _compose(words: list[str]) -> DictConfig:
         raise ValueError(one_line(error, words)) from error
 
 
-def _job(config: DictConfig) -> DictConfig:
+def _cell(words: Sequence[str], varied: str, composed: DictConfig, overrides: Sequence[str]) -> Cell:
     """The configuration of the program, without Hydra's own."""
+    config = copy.copy(composed)
     OmegaConf.set_readonly(config, False)
     with open_dict(config):
         del config["hydra"]
-    return config
+    try:
+        return Cell(tuple(words), varied, config, identity(config))
+    except OmegaConfBaseException as error:
+        raise ValueError(one_line(error, overrides)) from error
 
 
 def _known_beside(key: str, overrides: Sequence[str]) -> str:

@@ -1,0 +1,16 @@
+"""What a command says in one line where it cannot go on."""
+
+import os
+import sys
+
+
+def refuse(reason: object) -> int:
+    """Say what the user should change; gives the exit code 2."""
+    say(f"routerbench: {reason}")
+    return 2
+
+
+def say(line: str) -> None:
+    """One of many processes says it for all: they stop for the same reason."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(line, file=sys.stderr)

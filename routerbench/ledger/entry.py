@@ -1,0 +1,47 @@
+"""What the ledger keeps of a record, so that nobody need read it again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from routerbench.identity import group_id, twin_id
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run that is over."""
+
+    run_id: str
+    group: str
+    """All runs that differ by their seed alone."""
+    twin: str
+    """All runs that differ by their seed and what makes them MoE."""
+    seed: int
+    status: str
+    error: str | None
+    """Its last line, where the run has not come to its end."""
+    top1: float | None
+    flops_per_image: float | None
+    train_seconds: float | None
+    device: str | None
+    disk_bytes: int
+    """Of all files in its folder."""
+
+
+def entry_of(record: dict[str, Any], folder: Path) -> Entry:
+    """What is kept of a whole record, which stands in `folder`."""
+    config, cost = record["config"], record.get("cost") or {}
+    lines = (record.get("error") or "").strip().splitlines()
+    return Entry(
+        run_id=record["run_id"],
+        group=group_id(config),
+        twin=twin_id(config),
+        seed=config["seed"],
+        status=record["status"],
+        error=lines[-1] if lines else None,
+        top1=(record.get("metrics") or {}).get("test/top1"),
+        flops_per_image=cost.get("flops_per_image"),
+        train_seconds=cost.get("train_seconds"),
+        device=(record.get("provenance") or {}).get("device"),
+        disk_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+    )
