@@ -74,6 +74,18 @@ def test_cells_are_those_that_hydra_runs(flags: list[str], words: list[str], num
     assert found == ran
 
 
+def test_a_cell_among_others_has_a_name() -> None:
+    sweep = compose_sweep(["router=soft,hash", "seed=0,1", "epochs=2"], None, multirun=True)
+    assert [sweep.name_of(cell) for cell in sweep.cells] == [
+        "cell 1 of 4 (router=soft seed=0)",
+        "cell 2 of 4 (router=soft seed=1)",
+        "cell 3 of 4 (router=hash seed=0)",
+        "cell 4 of 4 (router=hash seed=1)",
+    ]
+    (alone,) = compose_sweep(["router=soft"], None, multirun=True).cells
+    assert compose_sweep(["router=soft"], None, multirun=True).name_of(alone) == ""
+
+
 def test_the_command_line_wins_over_a_sweep() -> None:
     found = composed("+sweep=routers", "seed=5", "router=soft,hash", "epochs=2", multirun=True)
     assert [(c.router.name, c.seed, c.epochs) for c in found] == [("soft", 5, 2), ("hash", 5, 2)]

@@ -62,6 +62,10 @@ class Sweep:
         """What each cell runs."""
         return [cell.config for cell in self.cells]
 
+    def name_of(self, cell: Cell) -> str:
+        """What is said of a cell among others, by its number from 1; nothing of one alone."""
+        return _name(self.cells.index(cell) + 1, len(self.cells), cell.varied)
+
 
 def compose_sweep(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> Sweep:
     """Compose every configuration that Hydra would run, with the same parser and sweeper.
@@ -99,6 +103,10 @@ def compose_sweep(overrides: Sequence[str], config_dir: str | None, multirun: bo
         return Sweep(
             list({cell.run_id: cell for cell in reversed(cells)}.values())[::-1], base, multirun=True
         )
+
+
+def _name(number: int, total: int, varied: str) -> str:
+    return f"cell {number} of {total} ({varied})" if total > 1 else ""
 
 
 def one_line(error: Exception, overrides: Sequence[str]) -> str:
