@@ -173,7 +173,7 @@ def test_what_is_wrong_in_one_of_many_cells_names_it() -> None:
 
 def test_what_cannot_be_resolved_names_its_cell() -> None:
     line = refused("router=soft,hash", "capacity_factor=${router.noise_std}", multirun=True)
-    assert line.startswith("cell 2 of 2 (router=hash): capacity_factor=")
+    assert line.startswith("cell 2 of 2 (router=hash): router.capacity_factor: ")
     assert line.endswith(": Interpolation key 'router.noise_std' not found")
 
 
