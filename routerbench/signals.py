@@ -1,7 +1,8 @@
-"""Signals by which a scheduler warns a run that its time is over."""
+"""Signals by which a scheduler, a user or the parent of a job says that its time is over."""
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,29 +11,53 @@ EXIT_CODE = os.EX_TEMPFAIL  # 75: sysexits.h's "try again later", on which a sch
 
 
 class RequeueError(Exception):
-    """A scheduler asked to stop; the state of the run is kept."""
+    """A run was asked to stop; its state is kept."""
 
 
 @dataclass
 class Warned:
-    """Whether a scheduler has asked to stop."""
+    """Whether somebody has asked to stop."""
 
     by: str | None = None
-    """The name of the signal."""
+    """The name of the signal, or whose end it was."""
+
+
+def asking_to_stop() -> set[signal.Signals]:
+    """The signals that end a run in order, but for those that this process was told to ignore.
+
+    Among them is that of submitit, which its environment names.
+    """
+    of_submitit = signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
+    asking = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, of_submitit}
+    return {number for number in asking if signal.getsignal(number) != signal.SIG_IGN}
 
 
 @contextmanager
 def heeded() -> Iterator[Warned]:
-    """Inside, SIGTERM and SIGUSR1 are noted instead of ending the process; a second one ends it."""
-    warned = Warned()
+    """Inside, the first signal that asks to stop is noted; the next one does what it did before.
+
+    Afterwards a noted one is given to who heeded it before, if anybody did. Signals reach the main thread
+    alone: in another one nothing is noted.
+    """
+    warned, noted = Warned(), []
+    before = {}
 
     def note(number: int, _frame: object) -> None:
         warned.by = signal.Signals(number).name
-        signal.signal(number, signal.SIG_DFL)
+        noted.append(number)
+        _restore(before)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    if threading.current_thread() is threading.main_thread():
+        before |= {number: signal.signal(number, note) for number in asking_to_stop()}
     try:
         yield warned
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _restore(before)
+    for number in noted:
+        if callable(before[number]) and before[number] is not signal.default_int_handler:
+            signal.raise_signal(number)
+
+
+def _restore(handlers: dict[signal.Signals, object]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)  # pyright: ignore[reportArgumentType]

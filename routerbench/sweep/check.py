@@ -1,0 +1,54 @@
+"""What is refused of a sweep before any of it runs."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from routerbench.compose import Cell, Sweep
+from routerbench.sweep.torchrun import num_processes, under_torchrun
+
+
+def check_settings(sweep: Sweep, cells: Sequence[Cell]) -> None:
+    """Hold the settings of cells against each other; raises ValueError, which names the cell."""
+    from routerbench.config import check
+
+    for cell in cells:
+        ranks = int(os.environ["WORLD_SIZE"]) if under_torchrun() else num_processes(cell.config)
+        with _named(sweep, cell):
+            check(cell.config, ranks)
+
+
+def check_parts(sweep: Sweep, cells: Sequence[Cell]) -> None:
+    """Raise ValueError, which names the cell, for what this machine, the data or the weights do not allow."""
+    from routerbench import parts
+    from routerbench.identity import data_id, group_id
+
+    for cell in _first_of_each(cells, lambda cell: group_id(cell.settings)):
+        with _named(sweep, cell):
+            parts.verify(cell.config)
+    for first in _first_of_each(cells, lambda cell: data_id(cell.settings)):
+        of_data = [cell for cell in cells if data_id(cell.settings) == data_id(first.settings)]
+        with _named(sweep, first):
+            data = parts.load_data(first.config)
+        for cell in _first_of_each(of_data, lambda cell: group_id(cell.settings)):
+            with _named(sweep, cell):
+                parts.check_schedule(cell.config, len(data.train))
+                parts.load_extra(cell.config, data.class_names)
+                parts.load_fewshot(cell.config, data)
+        for cell in _first_of_each(of_data, lambda cell: str(cell.settings["model"])):
+            with _named(sweep, cell):
+                parts.load_weights(cell.config, data.num_classes)
+
+
+def _first_of_each(cells: Sequence[Cell], kind: Callable[[Cell], str]) -> list[Cell]:
+    """Of cells that are alike in this the first."""
+    return list({kind(cell): cell for cell in reversed(cells)}.values())[::-1]
+
+
+@contextmanager
+def _named(sweep: Sweep, cell: Cell) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        name = sweep.name_of(cell)
+        raise ValueError(f"{name}: {error}" if name else str(error)) from error

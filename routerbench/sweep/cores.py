@@ -1,0 +1,28 @@
+"""Whether the processes of a launcher have cores to run on."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from routerbench.compose import Cell
+from routerbench.sweep.launchers import JOBLIB
+from routerbench.sweep.torchrun import num_processes
+
+
+def check_cores(launcher: Any, cells: Sequence[Cell]) -> None:
+    """Raise ValueError where joblib's processes together have more threads than this one may use cores.
+
+    Where runtime.threads is null, joblib gives each process its share of the cores.
+    """
+    if not launcher._target_.startswith(JOBLIB):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = launcher.n_jobs if launcher.n_jobs >= 0 else max(cores + 1 + launcher.n_jobs, 1)
+    for cell in cells:
+        threads, ranks = cell.config.runtime.threads or 1, num_processes(cell.config)
+        if jobs * threads * ranks > cores:
+            of_many = f", and {ranks} processes a job" if ranks > 1 else ""
+            raise ValueError(
+                f"hydra.launcher.n_jobs={launcher.n_jobs} with runtime.threads={threads}{of_many} is "
+                f"{jobs * threads * ranks} threads at once for {cores} cores: give less of one of them"
+            )

@@ -1,0 +1,50 @@
+"""Hydra's launchers: those that are extras of this package, and where their jobs are."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from routerbench.sweep.torchrun import under_torchrun
+
+BASIC = "hydra._internal.core_plugins.basic_launcher."
+JOBLIB = "hydra_plugins.hydra_joblib_launcher."
+PLUGINS = {
+    "joblib": "hydra_joblib_launcher",
+    "submitit": "hydra_submitit_launcher",
+    "ray": "hydra_ray_launcher",
+    "optuna": "hydra_optuna_sweeper",
+}
+
+
+def check_extras(overrides: Sequence[str]) -> None:
+    """Raise ValueError for a launcher or sweeper that is asked for and not installed."""
+    for word in overrides:
+        group, _, name = word.partition("=")
+        extra = name.partition("_")[0]
+        if (
+            group in ("hydra/launcher", "hydra/sweeper")
+            and extra in PLUGINS
+            and not _is_there(PLUGINS[extra])
+        ):
+            raise ValueError(f"{word} is an extra that is not installed: pip install 'routerbench[{extra}]'")
+
+
+def check_launcher(hydra: Any) -> None:
+    """Raise ValueError for a launcher that would start what torchrun has started."""
+    if under_torchrun() and not hydra.launcher._target_.startswith(BASIC):
+        raise ValueError(
+            f"hydra/launcher={hydra.runtime.choices['hydra/launcher']} is not for torchrun, for a "
+            "rank never runs the sweep again: leave out one of them (a cell with parallel.* starts a torchrun)"
+        )
+
+
+def ends_with_the_command(hydra: Any) -> bool:
+    """Whether jobs are this command's own; those of a queue go on without it."""
+    return hydra.launcher._target_.startswith((BASIC, JOBLIB))
+
+
+def _is_there(plugin: str) -> bool:
+    try:
+        return find_spec(f"hydra_plugins.{plugin}") is not None
+    except ModuleNotFoundError:  # there is no plugin at all
+        return False

@@ -1,0 +1,91 @@
+"""From a sweep to what became of it."""
+
+import os
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from routerbench.commands.refusal import say
+from routerbench.compose import Cell, Sweep
+from routerbench.signals import EXIT_CODE, RequeueError
+from routerbench.sweep.check import check_parts, check_settings
+from routerbench.sweep.cores import check_cores
+from routerbench.sweep.job import Job
+from routerbench.sweep.launch import Ended, ended_in_order, launch
+from routerbench.sweep.launchers import check_launcher, ends_with_the_command
+from routerbench.sweep.outcome import counts, exit_code, left_of, not_done, standings
+from routerbench.sweep.stop import stop_of_this_command
+from routerbench.sweep.torchrun import under_torchrun
+
+EXIT_CODE_OF_CTRL_C = 130
+
+
+def run_sweep(sweep: Sweep, command: str, config_dir: str | None) -> int:
+    """Run the cells that are left, and say what became of all of them; gives back the exit code.
+
+    Raises ValueError, before anything runs, for a cell that cannot be run.
+    """
+    with stop_of_this_command() as stop:
+        heard = stop if ends_with_the_command(sweep.hydra.hydra) else None
+        try:
+            with ended_in_order(stop):
+                return _run(sweep, Job(_titles(sweep), command, config_dir, heard))
+        except RequeueError as error:  # of ranks, of which perhaps another was warned
+            say(f"{error}: the same command goes on from there")
+            return EXIT_CODE
+        except Ended as ended:
+            say(f"stopped by {ended}: the same command goes on with what is not done")
+            _report(sweep.cells)
+            return EXIT_CODE_OF_CTRL_C if str(ended) == "SIGINT" else EXIT_CODE
+
+
+def _run(sweep: Sweep, job: Job) -> int:
+    left = left_of(sweep.cells)
+    check_launcher(sweep.hydra.hydra)
+    check_settings(sweep, left)
+    check_cores(sweep.hydra.hydra.launcher, left)
+    if not left and not under_torchrun():
+        return _report(sweep.cells)
+    from routerbench.ranks import agreed, checked_by_all, joined
+
+    runtime = sweep.cells[0].config.runtime
+    with joined(runtime.timeout_seconds, runtime.device):
+        names = agreed(lambda: {cell.run_id for cell in left})
+        left = [cell for cell in sweep.cells if cell.run_id in names]
+        checked_by_all(lambda: check_parts(sweep, left))
+        each_could_be = _launched(sweep, left, job)
+        code = agreed(lambda: _report(sweep.cells))
+        return code if each_could_be else 1
+
+
+def _launched(sweep: Sweep, cells: Sequence[Cell], job: Job) -> bool:
+    """Whether each cell could be run; what goes wrong in the launcher itself is said."""
+    try:
+        return launch(sweep, cells, job)
+    except Exception as error:
+        if under_torchrun():  # the other ranks wait for this one: nothing can be said together
+            raise
+        traceback.print_exc()
+        say(f"hydra/launcher={sweep.hydra.hydra.runtime.choices['hydra/launcher']} stopped: {error}")
+        return False
+
+
+def _report(cells: Sequence[Cell]) -> int:
+    """Say how the cells stand; gives back what their states have for exit code."""
+    found = standings(cells)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(counts(found), *not_done(cells, found), sep="\n", flush=True)
+    return exit_code(found)
+
+
+def _titles(sweep: Sweep) -> dict[str, str]:
+    total = len(sweep.cells)
+    return {
+        cell.run_id: f"[{number}/{total}] {cell.varied or _described(cell.settings)}"
+        for number, cell in enumerate(sweep.cells, start=1)
+    }
+
+
+def _described(settings: dict[str, Any]) -> str:
+    placement = "" if settings["router"]["name"] == "dense" else f" {settings['placement']}"
+    return f"{settings['model']['name']} {settings['router']['name']}{placement} seed {settings['seed']}"
