@@ -34,7 +34,7 @@ def check_launcher(hydra: Any) -> None:
     if under_torchrun() and not hydra.launcher._target_.startswith(BASIC):
         raise ValueError(
             f"hydra/launcher={hydra.runtime.choices['hydra/launcher']} is not for torchrun, for a "
-            "rank never runs the sweep again: leave out one of them (a cell with parallel.* starts a torchrun)"
+            "rank never runs the sweep again: leave one of them out (parallel.* starts a torchrun by itself)"
         )
 
 
