@@ -1,5 +1,6 @@
 """What the ledger keeps of a record, so that nobody need read it again."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,21 @@ class Entry:
     """Its last line, where the run has not come to its end."""
     top1: float | None
     flops_per_image: float | None
+    params_total: float | None
+    num_images: float | None
+    """That it was trained on, each as often as it was seen."""
     train_seconds: float | None
     device: str | None
+    num_processes: int
+    finished: str | None
+    """When, in UTC by ISO 8601."""
     disk_bytes: int
     """Of all files in its folder."""
 
 
 def entry_of(record: dict[str, Any], folder: Path) -> Entry:
     """What is kept of a whole record, which stands in `folder`."""
-    config, cost = record["config"], record.get("cost") or {}
+    config, cost, origin = record["config"], record.get("cost") or {}, record.get("provenance") or {}
     lines = (record.get("error") or "").strip().splitlines()
     return Entry(
         run_id=record["run_id"],
@@ -41,7 +48,15 @@ def entry_of(record: dict[str, Any], folder: Path) -> Entry:
         error=lines[-1] if lines else None,
         top1=(record.get("metrics") or {}).get("test/top1"),
         flops_per_image=cost.get("flops_per_image"),
+        params_total=cost.get("params_total"),
+        num_images=_product(cost.get("images_per_second"), cost.get("train_seconds")),
         train_seconds=cost.get("train_seconds"),
-        device=(record.get("provenance") or {}).get("device"),
+        device=origin.get("device"),
+        num_processes=math.prod((origin.get("parallel") or {}).values()),
+        finished=origin.get("finished"),
         disk_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )
+
+
+def _product(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one * other
