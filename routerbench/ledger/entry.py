@@ -22,11 +22,11 @@ class Entry:
     error: str | None
     """Its last line, where the run has not come to its end."""
     top1: float | None
-    flops_per_image: float | None
-    params_total: float | None
-    num_images: float | None
+    flops_per_image: int | float | None
+    params_total: int | float | None
+    num_images: int | float | None
     """That it was trained on, each as often as it was seen."""
-    train_seconds: float | None
+    train_seconds: int | float | None
     device: str | None
     num_processes: int
     finished: str | None
@@ -58,5 +58,5 @@ def entry_of(record: dict[str, Any], folder: Path) -> Entry:
     )
 
 
-def _product(one: float | None, other: float | None) -> float | None:
+def _product(one: int | float | None, other: int | float | None) -> int | float | None:
     return None if one is None or other is None else one * other

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from routerbench.config import is_dense
 from routerbench.stats import Spread, paired_spread, seeds_needed
+from routerbench.stats.contrasts import NO_SPREAD
 from routerbench.sweep.plan import Row
 
 ALPHA = 0.05
@@ -58,7 +59,7 @@ def _comparison(rows: list[Row], difference: float) -> Comparison:
     names = [settings["data"]["name"], settings["model"]["name"], *common]
     title = f"{' '.join(names)}, {settings['epochs']} epochs"
     spread = paired_spread({row.group: _scores(row) for row in rows})
-    if spread is None or not spread.deviation:
+    if spread is None or spread.deviation < NO_SPREAD:
         return Comparison(title, len(rows), None, None, None)
     of_all = _needed(spread, difference, math.comb(len(rows), 2))
     of_report = _needed(spread, difference, _pairs_of_report(rows))

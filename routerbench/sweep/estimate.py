@@ -15,7 +15,7 @@ PASSES_OF_TRAINING = 3
 class Estimate:
     """A number, and what it rests on."""
 
-    value: float
+    value: int | float
     basis: Literal["seeds", "twins"]
     """Other seeds of the same configuration, or others of the same backbone, data and epochs, by size."""
     num_runs: int
@@ -25,11 +25,11 @@ class Estimate:
 class Expected:
     """Of one run of a configuration, None where no earlier record tells."""
 
-    flops_per_image: float | None
+    flops_per_image: int | float | None
     """Of a forward pass in training."""
     counted: bool
     """Whether that is counted on a model with a classifier of two classes, for want of a record."""
-    training_flops: float | None
+    training_flops: int | float | None
     seconds: Estimate | None
     """Of training alone, without evaluations."""
     disk_bytes: Estimate | None
@@ -68,9 +68,9 @@ def expected(group: str, size: Size | None, device: str, num_processes: int, don
 def _estimate(
     group: str,
     done: Iterable[Entry],
-    took: Callable[[Entry], float | None],
-    size_of: Callable[[Entry], float | None],
-    size: float | None,
+    took: Callable[[Entry], int | float | None],
+    size_of: Callable[[Entry], int | float | None],
+    size: int | float | None,
 ) -> Estimate | None:
     """The mean of the group or else, for one of this size, by the mean over sizes of the others."""
     of_group, rates = [], []
@@ -85,5 +85,5 @@ def _estimate(
     return Estimate(_mean(rates) * size, "twins", len(rates)) if rates and size is not None else None
 
 
-def _mean(values: list[float]) -> float:
+def _mean(values: list[int | float]) -> float:
     return math.fsum(values) / len(values)

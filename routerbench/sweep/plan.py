@@ -43,7 +43,7 @@ class Row:
         return " ".join(self.words) or self.group
 
     @property
-    def flops_per_image(self) -> float | None:
+    def flops_per_image(self) -> int | float | None:
         """Of a forward pass, by the runs that are over or what is expected of those that are left."""
         if self.expected is not None:
             return self.expected.flops_per_image
@@ -80,7 +80,7 @@ class Plan:
         """The rows with cells that are still to be run, and can be."""
         return [row for row in self.rows if row.num_left and row.impossible is None]
 
-    def total(self, values: Iterable[float | None]) -> tuple[float, int]:
+    def total(self, values: Iterable[int | float | None]) -> tuple[float, int]:
         """Over all runs that are left, by what one of each row takes: their sum, and how many lack it."""
         pairs = list(zip(self.left, values, strict=True))
         known = math.fsum(row.num_left * value for row, value in pairs if value is not None)

@@ -18,8 +18,8 @@ def _comparison(one: Comparison) -> Iterator[str]:
         yield f"  {one.title}: no pilot, which is two seeds of two configurations that are done"
         return
     yield (
-        f"  {one.title}: differences vary by {100 * one.spread.deviation:.2g} points, "
-        f"by {one.spread.num_scores} runs ({one.spread.freedom} degrees of freedom)"
+        f"  {one.title}: standard deviation of differences paired by seed {100 * one.spread.deviation:.2g} "
+        f"points, by {one.spread.num_scores} runs ({one.spread.freedom} degrees of freedom)"
     )
     board = f"the {one.of_report.num_pairs} of a board, against dense and a reference"
     yield f"    all {one.of_all.num_pairs} pairs of {one.num_rows} configurations: {_needed(one.of_all)}"
@@ -27,8 +27,8 @@ def _comparison(one: Comparison) -> Iterator[str]:
 
 
 def _needed(needed: Needed) -> str:
-    upper = f"{_seeds(needed.upper)} by the upper limit of the spread ({CONFIDENCE:.0%})"
-    return f"{_seeds(needed.seeds)} seeds; {upper}"
+    upper = f"{_seeds(needed.upper)} by the upper {CONFIDENCE:.0%} limit of that deviation"
+    return f"{_seeds(needed.seeds)} seeds, {upper}"
 
 
 def _seeds(number: int | None) -> str:

@@ -73,7 +73,7 @@ def _left(plan: Plan) -> Iterator[str]:
         yield f"  not used for time, being of other devices: runs on {'; '.join(plan.elsewhere)}"
 
 
-def _total(plan: Plan, values: Iterable[float | None], text: Callable[[float], str]) -> str:
+def _total(plan: Plan, values: Iterable[int | float | None], text: Callable[[int | float], str]) -> str:
     known, unknown = plan.total(values)
     if not unknown:
         return text(known)
@@ -98,7 +98,7 @@ def _costs(row: Row) -> tuple[str, str, str, str]:
     )
 
 
-def _estimated(estimate: Estimate | None, text: Callable[[float], str]) -> str:
+def _estimated(estimate: Estimate | None, text: Callable[[int | float], str]) -> str:
     return NONE if estimate is None else "~" * _by_size(estimate) + text(estimate.value)
 
 
@@ -106,12 +106,11 @@ def _by_size(estimate: Estimate | None) -> bool:
     return estimate is not None and estimate.basis == "twins"
 
 
-def _value(estimate: Estimate | None) -> float | None:
+def _value(estimate: Estimate | None) -> int | float | None:
     return None if estimate is None else estimate.value
 
 
 def _impossible(row: Row, sweep: Sweep) -> str:
     """By the first of its cells, as `train` refuses it."""
-    name, more = sweep.name_of(row.cells[0]), len(row.cells) - 1
-    others = f" and its {more} other seeds" if more else ""
+    name, others = sweep.name_of(row.cells[0]), " and its other seeds" if len(row.cells) > 1 else ""
     return f"cannot run: {name}{others}: {row.impossible}" if name else f"cannot run: {row.impossible}"

@@ -26,9 +26,9 @@ def lines(status: Status, everything: bool) -> Iterator[str]:
     damaged = [f"damaged: {path} is no record of a run" for path in status.damaged]
     yield from damaged if everything else bounded(damaged)
     for entry in status.recent():
-        top1 = "      " if entry.top1 is None else f"{entry.top1:6.1%}"
+        top1 = "" if entry.top1 is None else f"  top-1 {entry.top1:.1%}"
         when = (entry.finished or "")[:16].replace("T", " ")
-        yield f"latest: {run_folder(status.results, entry.run_id)}  top-1 {top1}  {when} UTC"
+        yield f"latest: {when} UTC{top1}  {run_folder(status.results, entry.run_id)}"
 
 
 def tracebacks(status: Status, everything: bool) -> Iterator[str]:

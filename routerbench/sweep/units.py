@@ -4,7 +4,7 @@ SECONDS = {"d": 86_400, "h": 3_600, "min": 60}
 THOUSANDS = ("", "k", "M", "G", "T", "P", "E", "Z")
 
 
-def in_thousands(number: float) -> str:
+def in_thousands(number: int | float) -> str:
     """Three digits and a prefix: 10.9 M, 1.20 P."""
     step = 0
     while abs(number) >= 999.5 and step < len(THOUSANDS) - 1:
@@ -13,7 +13,7 @@ def in_thousands(number: float) -> str:
     return f"{number:.{digits}f} {THOUSANDS[step]}".rstrip()
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """The largest fitting unit: 45 s, 12.5 min, 3.2 h, 2.0 d."""
     for unit, length in SECONDS.items():
         if seconds >= length:
