@@ -50,6 +50,8 @@ def check(config: DictConfig, num_processes: int | None = None) -> None:
     """
     check_one_of("precision", config.precision, ("fp32", "bf16", "fp16"))
     check_one_of("runtime.wandb", config.runtime.wandb, ("offline", "online", "disabled"))
+    if config.runtime.retry is not None:
+        check_one_of("runtime.retry", config.runtime.retry, ("failed", "diverged", "oom", "all"))
     _check_ranges(config)
     if config.router.name == "dense" and "_target_" in config.router:
         raise ValueError("router.name=dense is not what this router is: say router=dense")

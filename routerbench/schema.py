@@ -120,8 +120,8 @@ class Runtime:
     """offline, online or disabled."""
     log_every_steps: int = MISSING
     """Training steps between two rows of metrics.jsonl."""
-    retry: bool = MISSING
-    """Run again what failed or diverged."""
+    retry: str | None = MISSING
+    """Which outcomes are to be run again: failed, diverged, oom or all; null: none."""
     retry_oom: bool = MISSING
     """After a lack of memory go on with half as many images at once, for the same batch."""
     checkpoint_every_steps: int | None = MISSING

@@ -134,7 +134,7 @@ def test_a_configuration_is_without_hydra_and_whole() -> None:
         ),
         (["seed=null"], "seed=null: field 'seed' is not Optional"),
         (["optim.lr=x"], "optim.lr=x: Value 'x' of type 'str' could not be converted to Float"),
-        (["runtime.retry=x"], "runtime.retry=x: Value 'x' is not a valid bool (type str)"),
+        (["runtime.retry_oom=x"], "runtime.retry_oom=x: Value 'x' is not a valid bool (type str)"),
         (["model.arguments=3"], "model.arguments=3: Cannot assign int to Dict[str, Any]"),
         (["seed=0,1"], "seed=0,1 gives several values: add -m to run them all"),
         (["seed"], "Error parsing override 'seed': missing EQUAL at '<EOF>'"),
