@@ -45,6 +45,8 @@ def main() -> None:
         sys.exit(arguments.run(arguments))
     except (ValueError, OSError) as error:
         sys.exit(refuse(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _parsed(parser: Parser) -> argparse.Namespace:

@@ -19,6 +19,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Make the command known."""
     parser = commands.add_parser("plan", help="what is done and left of a sweep, and what that will take")
     parser.add_argument("words", nargs="*", metavar="SETTING", help="as those of train -m, +sweep=NAME first")
+    parser.add_argument("-m", "--multirun", action="store_true", help="as for train; it goes without saying")
     parser.add_argument("--config-dir", metavar="DIR", help="files of yours beside those of conf/")
     parser.add_argument(
         "--detect",

@@ -18,6 +18,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "words", nargs="*", metavar="SETTING", help="+sweep=NAME ... for its runs alone, as those of train -m"
     )
+    parser.add_argument("-m", "--multirun", action="store_true", help="as for train; it goes without saying")
     parser.add_argument("--config-dir", metavar="DIR", help="files of yours beside those of conf/")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder of the runs (results)")
     parser.add_argument("--once", action="store_true", help="on a terminal, too, show it and end")

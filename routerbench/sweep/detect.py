@@ -68,7 +68,7 @@ def _comparison(rows: list[Row], difference: float) -> Comparison:
 
 def _scores(row: Row) -> dict[int, float]:
     done = [standing.entry for standing in row.standings if standing.state == "done"]
-    return {entry.seed: entry.top1 for entry in done if entry is not None and entry.top1 is not None}
+    return {entry.seed: float(entry.top1) for entry in done if entry is not None and entry.top1 is not None}
 
 
 def _pairs_of_report(rows: list[Row]) -> int:

@@ -1,8 +1,8 @@
 """What a run will take, by what earlier runs took; nothing is estimated where none tells."""
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from routerbench.ledger.entry import Entry
@@ -43,47 +43,72 @@ class Size:
     params_total: int
 
 
-def recorded(group: str, done: Iterable[Entry]) -> Entry | None:
-    """A finished run of the same configuration that says what it costs."""
-    return next((one for one in done if one.group == group and one.flops_per_image is not None), None)
+@dataclass
+class Mean:
+    """A mean that is taken as its values come."""
+
+    total: int | float = 0
+    num_runs: int = 0
+
+    def add(self, value: int | float) -> None:
+        """Take one more value."""
+        self.total, self.num_runs = self.total + value, self.num_runs + 1
+
+    @property
+    def value(self) -> float | None:
+        """None without values."""
+        return self.total / self.num_runs if self.num_runs else None
 
 
-def expected(group: str, size: Size | None, device: str, num_processes: int, done: list[Entry]) -> Expected:
-    """By the finished runs of the same backbone, data and epochs; `size` where none is of this group."""
-    earlier = recorded(group, done)
-    known = earlier or size
+@dataclass(frozen=True)
+class Experience:
+    """What the finished runs of one backbone, data and epochs took."""
+
+    groups: dict[str, list[Entry]] = field(default_factory=dict)
+    """The seeds of each configuration."""
+    num_images: Mean = field(default_factory=Mean)
+    seconds: dict[tuple[str | None, int], Mean] = field(default_factory=dict)
+    """For each FLOP per image, by device and number of processes."""
+    disk_bytes: Mean = field(default_factory=Mean)
+    """For each parameter."""
+
+    def add(self, run: Entry) -> None:
+        """Take one more finished run."""
+        self.groups.setdefault(run.group, []).append(run)
+        if run.num_images is not None:
+            self.num_images.add(run.num_images)
+        if run.train_seconds is not None and run.flops_per_image:
+            where = (run.device, run.num_processes)
+            self.seconds.setdefault(where, Mean()).add(run.train_seconds / run.flops_per_image)
+        if run.params_total:
+            self.disk_bytes.add(run.disk_bytes / run.params_total)
+
+    def recorded(self, group: str) -> Entry | None:
+        """A run of this configuration that says what it costs."""
+        seeds = self.groups.get(group, ())
+        return next((run for run in seeds if run.flops_per_image is not None), None)
+
+
+def expected(group: str, size: Size | None, device: str, num_processes: int, earlier: Experience) -> Expected:
+    """Of one run, by its other seeds or else its twins; `size` where none of its seeds is recorded."""
+    run = earlier.recorded(group)
+    known = run or size
     flops, params = (known.flops_per_image, known.params_total) if known else (None, None)
-    alike = [one for one in done if one.device == device and one.num_processes == num_processes]
-    images = [one.num_images for one in done if one.num_images is not None]
-    trained = PASSES_OF_TRAINING * flops * _mean(images) if flops is not None and images else None
+    images, seeds = earlier.num_images.value, earlier.groups.get(group, [])
+    here = [one for one in seeds if (one.device, one.num_processes) == (device, num_processes)]
+    seconds = [one.train_seconds for one in here if one.train_seconds is not None]
+    by_size = earlier.seconds.get((device, num_processes), Mean())
     return Expected(
         flops,
-        earlier is None and flops is not None,
-        trained,
-        _estimate(group, alike, lambda one: one.train_seconds, lambda one: one.flops_per_image, flops),
-        _estimate(group, done, lambda one: one.disk_bytes, lambda one: one.params_total, params),
+        run is None and flops is not None,
+        None if flops is None or images is None else PASSES_OF_TRAINING * flops * images,
+        _estimate(seconds, by_size, flops),
+        _estimate([one.disk_bytes for one in seeds], earlier.disk_bytes, params),
     )
 
 
-def _estimate(
-    group: str,
-    done: Iterable[Entry],
-    took: Callable[[Entry], int | float | None],
-    size_of: Callable[[Entry], int | float | None],
-    size: int | float | None,
-) -> Estimate | None:
-    """The mean of the group or else, for one of this size, by the mean over sizes of the others."""
-    of_group, rates = [], []
-    for one in done:
-        value, other = took(one), size_of(one)
-        if value is not None and one.group == group:
-            of_group.append(value)
-        if value is not None and other:
-            rates.append(value / other)
-    if of_group:
-        return Estimate(_mean(of_group), "seeds", len(of_group))
-    return Estimate(_mean(rates) * size, "twins", len(rates)) if rates and size is not None else None
-
-
-def _mean(values: list[int | float]) -> float:
-    return math.fsum(values) / len(values)
+def _estimate(of_seeds: Sequence[int | float], by_size: Mean, size: int | float | None) -> Estimate | None:
+    if of_seeds:
+        return Estimate(math.fsum(of_seeds) / len(of_seeds), "seeds", len(of_seeds))
+    rate = by_size.value
+    return None if rate is None or size is None else Estimate(rate * size, "twins", by_size.num_runs)

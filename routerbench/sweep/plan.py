@@ -10,9 +10,8 @@ from pathlib import Path
 from routerbench.compose import Cell, Sweep
 from routerbench.config import check
 from routerbench.identity import group_id, twin_id
-from routerbench.ledger.entry import Entry
 from routerbench.ledger.ledger import STATES, Ledger, Standing, is_left
-from routerbench.sweep.estimate import Expected, expected, recorded
+from routerbench.sweep.estimate import Expected, Experience, expected
 
 # What is no part of an identity can be wrong though the same configuration has run; but for these.
 HARMLESS = ("runtime.results=", "runtime.retry=")
@@ -98,10 +97,10 @@ def results_of(sweep: Sweep) -> Path:
 def make_plan(sweep: Sweep, ledger: Ledger) -> Plan:
     """The cells by configuration, each that is left checked and its cost estimated."""
     rows = _rows(sweep.cells, ledger)
-    done = _done_by_twin({row.twin for row in rows}, ledger)
-    told = [_told(row, done[row.twin]) if row.num_left else row for row in rows]
+    earlier = _experience({row.twin for row in rows}, ledger)
+    told = [_told(row, earlier[row.twin]) if row.num_left else row for row in rows]
     here = {row.device for row in told if row.device is not None}
-    devices = {one.device for of_twin in done.values() for one in of_twin if one.device is not None}
+    devices = {device for one in earlier.values() for device, _ in one.seconds if device is not None}
     return Plan(ledger.results, told, ledger.damaged, tuple(sorted(devices - here)) if here else ())
 
 
@@ -123,35 +122,33 @@ def _row(group: str, cells: list[Cell], shared: set[str], ledger: Ledger) -> Row
     return Row(own, group, twin_id(cells[0].settings), tuple(cells), standings, sum(left))
 
 
-def _done_by_twin(twins: set[str], ledger: Ledger) -> dict[str, list[Entry]]:
-    done: dict[str, list[Entry]] = {twin: [] for twin in twins}
+def _experience(twins: set[str], ledger: Ledger) -> dict[str, Experience]:
+    earlier = {twin: Experience() for twin in twins}
     for entry in ledger.entries.values():
-        if entry.twin in done and entry.status == "done":
-            done[entry.twin].append(entry)
-    return done
+        if entry.twin in earlier and entry.status == "done":
+            earlier[entry.twin].add(entry)
+    return earlier
 
 
-def _told(row: Row, done: list[Entry]) -> Row:
+def _told(row: Row, earlier: Experience) -> Row:
     """With what one of its runs will take, or why there can be none."""
-    from routerbench.sweep.possible import (
-        device_here,
-        size_of,
-    )  # torch, which a finished sweep can do without
+    # Here, because a finished sweep can do without torch.
+    from routerbench.sweep.possible import device_here, size_of
 
     config = row.cells[0].config
     try:
         for cell in row.cells:
             check(cell.config)
         device = device_here(config)
-        size = None if _has_run(row, done) else size_of(config)
+        size = None if _has_run(row, earlier) else size_of(config)
     except ValueError as error:
         return replace(row, impossible=str(error))
     num_processes = math.prod(config.parallel.values())
-    return replace(row, device=device, expected=expected(row.group, size, device, num_processes, done))
+    return replace(row, device=device, expected=expected(row.group, size, device, num_processes, earlier))
 
 
-def _has_run(row: Row, done: list[Entry]) -> bool:
+def _has_run(row: Row, earlier: Experience) -> bool:
     """Whether nothing of it is new to the program but a seed."""
     words = [word for cell in row.cells for word in cell.words if not word.startswith(HARMLESS)]
     unusual = any(word.startswith(("runtime.", "parallel.")) for word in words)
-    return recorded(row.group, done) is not None and not unusual
+    return earlier.recorded(row.group) is not None and not unusual

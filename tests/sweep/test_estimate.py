@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from routerbench.ledger.entry import Entry
-from routerbench.sweep.estimate import Estimate, Expected, Size, expected
+from routerbench.sweep.estimate import Estimate, Expected, Experience, Size, expected
 
 RUN = Entry(
     run_id="dense-s0",
@@ -27,7 +27,10 @@ RUN = Entry(
 
 
 def of(group: str, *done: Entry, size: Size | None = None) -> Expected:
-    return expected(group, size, "here", 1, list(done))
+    earlier = Experience()
+    for run in done:
+        earlier.add(run)
+    return expected(group, size, "here", 1, earlier)
 
 
 def test_other_seeds_are_averaged() -> None:
