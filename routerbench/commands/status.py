@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         ledger = read_ledger(results)
         return status_of(ledger, ledger.run_ids() if run_ids is None else run_ids)
 
-    console = Console(soft_wrap=True)
+    console = Console()
     if console.is_terminal and not (arguments.once or arguments.failed or arguments.json):
         return show_live(look, arguments.all, console).exit_code
     status = look()

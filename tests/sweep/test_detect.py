@@ -75,7 +75,7 @@ def test_what_shows_no_spread_is_no_pilot(
 
 def test_the_pilot_is_two_seeds_of_the_sweep(sweep_of: SweepOf) -> None:
     words = ["+sweep=routers", "seed=4,5,6", "epochs=1"]
-    assert pilot_words(words, plan_of(sweep_of("seed=4,5,6")).rows) == [
+    assert pilot_words(words, plan_of(sweep_of("router=dense", "seed=4,5,6")).rows) == [
         "+sweep=routers",
         "epochs=1",
         "seed=4,5",
