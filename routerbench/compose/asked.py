@@ -7,11 +7,9 @@ from itertools import product
 from pathlib import Path
 
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.utils import get_class
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,9 +39,9 @@ class Asked:
     def products(self) -> list[Product]:
         """What all runs are: of every product each combination."""
         union = self.outer.union or []
-        if union and get_class(self.outer.hydra.sweeper._target_) is not BasicSweeper:
-            chosen = self.outer.hydra.runtime.choices["hydra/sweeper"]
-            raise ValueError(f"hydra/sweeper={chosen} cannot take a sweep with a union: leave it out")
+        sweeper = self.outer.hydra.runtime.choices["hydra/sweeper"]
+        if union and sweeper != "basic":
+            raise ValueError(f"hydra/sweeper={sweeper} cannot take a sweep with a union: leave it out")
         try:
             return products(self.outer.hydra.sweeper.params or {}, union, self.words)
         except HydraException as error:
