@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from routerbench.commands import bench, costs, report, train
+from routerbench.commands import bench, costs, plan, report, status, train
 from routerbench.commands.refusal import refuse
 
 USAGE = """\
@@ -14,6 +14,8 @@ routerbench compares Mixture-of-Experts routers for vision, head to head, at equ
   routerbench train -m router=token_choice,soft seed=0,1,2   every combination
   routerbench train -m +sweep=routers                        a question of sweeps/
   routerbench train --help                                   every setting
+  routerbench plan +sweep=routers [--detect 0.3]             what of it is done, and what the rest will take
+  routerbench status [+sweep=routers]                        how the runs stand, live on a terminal
   routerbench report [--results DIR]                         results/ -> leaderboards
   routerbench costs --gpus 64 model=vit_base                 memory and traffic of a layout of GPUs, on paper
   routerbench bench [layer] [router] [model] [memory]        what layers, routers, models cost on this machine
@@ -32,14 +34,25 @@ def main() -> None:
     parser = Parser(prog="routerbench", usage=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="command", prog="routerbench", required=True)
     commands.add_parser("train", add_help=False, help="train what the settings say, and record it")
-    for command in (report, costs, bench):
+    for command in (plan, status, report, costs, bench):
         command.add_to(commands)
     if sys.argv[1:2] == ["train"]:  # Hydra has a parser of its own
         sys.exit(train.train(sys.argv[2:]))
     if sys.argv[1:2] == ["-sc"]:  # the shell asks for completions
         sys.exit(train.train([word for word in sys.argv[1:] if word != "train"]))
-    arguments = parser.parse_args()
+    arguments = _parsed(parser)
     try:
         sys.exit(arguments.run(arguments))
     except (ValueError, OSError) as error:
         sys.exit(refuse(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parsed(parser: Parser) -> argparse.Namespace:
+    """The arguments, among which settings may stand anywhere."""
+    arguments, more = parser.parse_known_args()
+    if more and (not hasattr(arguments, "words") or any(word.startswith("-") for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    arguments.words = [*getattr(arguments, "words", ()), *more]
+    return arguments

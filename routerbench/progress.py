@@ -34,7 +34,7 @@ def display(
         yield show
 
 
-def news(row: dict[str, Any], epochs: int) -> str:
+def news(row: dict[str, Any], epochs: int | str) -> str:
     """What a row of metrics says, in a few words."""
     words = [f"epoch {row['epoch']}/{epochs}"]
     if "train/loss" in row:

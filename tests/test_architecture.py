@@ -30,7 +30,7 @@ WALK = (
     {"step", "autotune", "fewshot"},
     {"train"},
     {"state", "checkpoint"},
-    {"parts.data", "parts.device", "parts.model", "parts.recipe"},
+    {"device", "parts.data", "parts.model", "parts.recipe"},
     {"parts.verify"},
     {"parts"},
     {"measure", "footprint", "load"},

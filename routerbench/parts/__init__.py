@@ -1,7 +1,7 @@
 """From a configuration to the parts of a run."""
 
+from routerbench.device import choose_device
 from routerbench.parts.data import Data, FewShot, load_data, load_extra, load_fewshot
-from routerbench.parts.device import choose_device
 from routerbench.parts.model import build_model, checkpoint_activations, load_weights, put_moe_layers, start
 from routerbench.parts.recipe import check_schedule, mix, optimizer_and_scheduler, task_loss, test_loss
 from routerbench.parts.verify import verify

@@ -9,13 +9,13 @@ from torch import nn
 
 from routerbench.checks import check_one_of
 from routerbench.config import check, is_dense
+from routerbench.device import choose_device
 from routerbench.fewshot import check_features
 from routerbench.moe.backends import BACKENDS, why_not
 from routerbench.moe.experts import check_options
 from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, moe_layers, take_shape
 from routerbench.parallel import why_not as why_not_parallel
 from routerbench.parts.data import made
-from routerbench.parts.device import choose_device
 from routerbench.parts.model import build_model, checkpoint_activations, expert_init_of, put_moe_layers
 from routerbench.parts.recipe import optimizer_and_scheduler, task_loss
 from routerbench.ranks import num_ranks

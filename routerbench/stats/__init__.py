@@ -26,12 +26,15 @@ from routerbench.stats.many_cells import (
 )
 from routerbench.stats.null import noise_of, relabelled, share_interval
 from routerbench.stats.paired import deviations, equivalence_p, holm, paired_p, smallest_detectable
+from routerbench.stats.planning import MOST_SEEDS, Spread, paired_spread, seeds_needed
 from routerbench.stats.rank_sets import open_places
 
 __all__ = [
+    "MOST_SEEDS",
     "Effect",
     "Estimate",
     "Interval",
+    "Spread",
     "average_ranks",
     "critical_difference",
     "crossed_interval",
@@ -53,6 +56,7 @@ __all__ = [
     "open_places",
     "paired_difference",
     "paired_p",
+    "paired_spread",
     "percentile_interval",
     "place_interval",
     "places",
@@ -60,6 +64,7 @@ __all__ = [
     "rank_correlation",
     "relabelled",
     "scores_at",
+    "seeds_needed",
     "share_interval",
     "smallest_detectable",
     "t_interval",

@@ -1,0 +1,37 @@
+"""Runs by name, with why they are not done: as many as can be read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from routerbench.ledger.ledger import STATES, Standing
+from routerbench.records import run_folder
+
+MOST_NAMED = 20  # of each state, unless all are asked for
+NOT_NAMED = ("done", "missing")
+
+
+def counts_line(counts: dict[str, int]) -> str:
+    """24 done, 1 failed: each state that has any, in the order of STATES."""
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts.get(state))
+
+
+def named_lines(results: Path, runs: Sequence[tuple[str, Standing]], everything: bool) -> list[str]:
+    """A line for each run by its id that is neither done nor missing; the first of each state."""
+    lines: list[str] = []
+    for state in STATES:
+        of_state = [(run_id, standing) for run_id, standing in runs if standing.state == state]
+        if state not in NOT_NAMED:
+            found = [_line(results, run_id, standing) for run_id, standing in of_state]
+            lines += found if everything else bounded(found)
+    return lines
+
+
+def bounded(lines: Sequence[str]) -> list[str]:
+    """The first lines, and how many more there are."""
+    more = len(lines) - MOST_NAMED
+    return [*lines[:MOST_NAMED], *([f"and {more} more: --all"] if more > 0 else [])]
+
+
+def _line(results: Path, run_id: str, standing: Standing) -> str:
+    reason = f"  {standing.detail}" if standing.detail else ""
+    return f"{standing.state}: {run_folder(results, run_id)}{reason}"
