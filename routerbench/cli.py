@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from routerbench.commands import bench, costs, report, train
+from routerbench.commands import bench, costs, report, sync, train
 from routerbench.commands.refusal import refuse
 
 USAGE = """\
@@ -32,7 +32,7 @@ def main() -> None:
     parser = Parser(prog="routerbench", usage=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="command", prog="routerbench", required=True)
     commands.add_parser("train", add_help=False, help="train what the settings say, and record it")
-    for command in (report, costs, bench):
+    for command in (report, costs, bench, sync):
         command.add_to(commands)
     if sys.argv[1:2] == ["train"]:  # Hydra has a parser of its own
         sys.exit(train.train(sys.argv[2:]))
