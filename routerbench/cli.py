@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from routerbench.commands import bench, costs, plan, report, status, train
+from routerbench.commands import bench, costs, plan, report, status, sync, train
 from routerbench.commands.refusal import refuse
 
 USAGE = """\
@@ -17,6 +17,7 @@ routerbench compares Mixture-of-Experts routers for vision, head to head, at equ
   routerbench plan +sweep=routers [--detect 0.3]             what of it is done, and what the rest will take
   routerbench status [+sweep=routers]                        how the runs stand, live on a terminal
   routerbench report [--results DIR]                         results/ -> leaderboards
+  routerbench sync                                           W&B is made equal to the records
   routerbench costs --gpus 64 model=vit_base                 memory and traffic of a layout of GPUs, on paper
   routerbench bench [layer] [router] [model] [memory]        what layers, routers, models cost on this machine
 """
@@ -34,7 +35,7 @@ def main() -> None:
     parser = Parser(prog="routerbench", usage=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="command", prog="routerbench", required=True)
     commands.add_parser("train", add_help=False, help="train what the settings say, and record it")
-    for command in (plan, status, report, costs, bench):
+    for command in (plan, status, report, sync, costs, bench):
         command.add_to(commands)
     if sys.argv[1:2] == ["train"]:  # Hydra has a parser of its own
         sys.exit(train.train(sys.argv[2:]))

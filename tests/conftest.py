@@ -1,8 +1,11 @@
 """What every test stands on: checked shapes, fixed seeds, and the numbers of the published code."""
 
+import importlib.util
 import json
+import os
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -137,3 +140,28 @@ def golden() -> ReadGolden:
         return Golden(meta, dtype, arrays)
 
     return read
+
+
+@pytest.fixture(scope="module")
+def wandb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A stand-in for W&B's server, to which the W&B of this module speaks; see `wandb_server.StandIn`."""
+    spec = importlib.util.spec_from_file_location("wandb_server", Path(__file__).with_name("wandb_server.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "wandb_server", module)  # its dataclasses look there
+        spec.loader.exec_module(module)
+        for name in [name for name in os.environ if name.startswith("WANDB")]:
+            patch.delenv(name)
+        home = tmp_path_factory.mktemp("home")
+        for name in ("NETRC", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+            patch.setenv(name, str(home / name))
+        patch.setenv("WANDB_SILENT", "true")
+        patch.setenv("WANDB_API_KEY", module.KEY)
+        with module.served() as server:
+            patch.setenv("WANDB_BASE_URL", server.url)
+            yield server
+            import wandb
+
+            wandb.teardown()  # its process, which later tests would inherit

@@ -34,7 +34,7 @@ def expert_maps(board: Board) -> Picture | None:
     with drawing():
         figure, grid = panels(len(shown), 1.6, "expert", "class", share=False)
         for axes, (row, layer, shares) in zip(grid, shown, strict=True):
-            _draw(axes, panel_title(f"{row.label} {layer}"), shares)
+            draw_map(axes, panel_title(f"{row.label} {layer}"), shares)
     return Picture("Experts by class", _words(len(found) - len(shown)), figure)
 
 
@@ -49,15 +49,15 @@ def _words(left_out: int) -> str:
 def _last_map(row: Row) -> tuple[str, Map] | None:
     """The last layer and its map, of the first seed that has one."""
     for run in row.runs:
-        maps = _maps(run["folder"]) if "folder" in run else {}
+        maps = read_maps(run["folder"]) if "folder" in run else {}
         if maps:
             last = max(maps, key=in_natural_order)
             return last, maps[last]
     return None
 
 
-def _maps(folder: Path) -> Mapping[str, Map]:
-    """By layer; without any where the file is missing or damaged."""
+def read_maps(folder: Path) -> Mapping[str, Map]:
+    """The maps of a run by layer; without any where the file is missing or damaged."""
     try:
         with (folder / FILE).open("rb") as file:
             if zipfile.ZipFile(file).testzip() is not None:
@@ -74,7 +74,8 @@ def _is_map(shares: NDArray[np.generic]) -> bool:
     return shares.ndim == 2 and shares.size > 0 and np.issubdtype(shares.dtype, np.floating)
 
 
-def _draw(axes: Axes, title: str, shares: Map) -> None:
+def draw_map(axes: Axes, title: str, shares: Map) -> None:
+    """Draw the map of one layer, a row a class and a column an expert."""
     known = np.nan_to_num(np.asarray(shares, dtype=np.float64), posinf=0.0, neginf=0.0)
     even = max(float(known.mean()), 1e-12)
     axes.imshow(tinted(np.clip(known / even / 2, 0, 1)), interpolation="none", aspect="auto")

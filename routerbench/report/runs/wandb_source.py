@@ -1,5 +1,6 @@
 """The mirror in W&B -> runs, by the records that stand in the summaries there."""
 
+import json
 import os
 from typing import Any
 
@@ -18,14 +19,22 @@ def read_mirrored(source: str) -> Found:
     path = source.removeprefix("wandb:")
     whole, others = [], []
     for name, config, summary in _fetched(path):
-        kept = summary.get("record")  # by tracking.Mirror.keep
-        record = {**kept, "config": config} if isinstance(kept, dict) else None
+        record = _record(config, summary.get("record"))
         if is_whole(record):
             whole.append(run_of(record))
         else:
             others.append(name)
     text = "Left out, as W&B has no record of it (still going, or of another program): {}"
     return Found(in_order(whole), (), [text.format(some(sorted(others)))] if others else [])
+
+
+def _record(config: dict[str, Any], kept: Any) -> dict[str, Any] | None:
+    """What `tracking.content.summary_of` has put there, or its first version, which was a mapping."""
+    try:
+        kept = json.loads(kept) if isinstance(kept, str) else kept
+    except ValueError:
+        return None
+    return {**kept, "config": config} if isinstance(kept, dict) else None
 
 
 def _fetched(path: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:

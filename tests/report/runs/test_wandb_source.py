@@ -1,19 +1,15 @@
 """Reading the mirror over HTTP, from a server that answers as W&B's does."""
 
-import importlib.util
-import os
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
 from wandb.errors import CommError
 
+from routerbench.report.runs.run import run_of
 from routerbench.report.runs.wandb_source import read_mirrored
-from routerbench.tracking import Mirror
+from routerbench.tracking.content import summary_of
 
 CONFIG = {"seed": 3, "router": {"name": "soft", "_target_": "x"}, "optim": {"lr": 0.5}}
 RECORD: dict[str, Any] = {
@@ -27,56 +23,32 @@ RECORD: dict[str, Any] = {
 }
 
 
-class Summary:
-    """A W&B run of which the summary alone is told."""
-
-    def __init__(self) -> None:
-        self.summary: dict[str, Any] = {}
+pytestmark = pytest.mark.filterwarnings("default")  # W&B's own
 
 
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No W&B settings of the user, and a key as W&B's own servers give them out."""
-    for name in [name for name in os.environ if name.startswith("WANDB")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_API_KEY", "local" + "0" * 40)
-    yield
-    wandb.teardown()
-
-
-def served(project: str, runs: list[dict[str, Any]]) -> AbstractContextManager[str]:
-    path = Path(__file__).with_name("wandb_server.py")
-    spec = importlib.util.spec_from_file_location("wandb_server", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.served(project, runs)
+@pytest.fixture
+def server(wandb_server: Any) -> Any:
+    """The module's stand-in, with nothing in it, which gives two runs at once."""
+    wandb_server.forget()
+    wandb_server.page = 2
+    return wandb_server
 
 
 def mirrored(record: dict[str, Any]) -> dict[str, Any]:
     """What W&B has of a run with this record."""
-    run = Summary()
-    Mirror(run).keep(record)
     # The last row, which W&B may write after the record.
-    return {
-        "name": record["run_id"],
-        "config": record["config"],
-        "summary": {**run.summary, "test/top1": 0.1},
-    }
+    summary = {**summary_of(record), "test/top1": 0.1}
+    return {"name": record["run_id"], "config": record["config"], "summary": summary}
 
 
-@pytest.mark.filterwarnings("default")  # W&B's own
-def test_the_runs_of_a_project_are_those_of_its_records(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runs_of_a_project_are_those_of_its_records(server: Any) -> None:
     records = [RECORD | {"run_id": name} for name in "cab"]
     records[1] |= {"status": "failed", "metrics": {}, "error": "it ended"}
     going = {"name": "going", "config": CONFIG, "summary": {"test/top1": 0.25}}
     others = [{"name": "other", "config": {}, "summary": {"record": "of another program"}}, going]
-    with served("project", [*map(mirrored, records), *others]) as url:
-        monkeypatch.setenv("WANDB_BASE_URL", url)
-        found = read_mirrored("wandb:team/project")
+    for run in (*map(mirrored, records), *others):
+        server.add("project", run)
+    found = read_mirrored("wandb:team/project")
     assert [run["run_id"] for run in found.runs] == ["a", "b", "c"]
     assert found.runs[1] == {
         "run_id": "b",
@@ -94,22 +66,23 @@ def test_the_runs_of_a_project_are_those_of_its_records(monkeypatch: pytest.Monk
     assert found.remarks == [text]
 
 
-@pytest.mark.filterwarnings("default")
-def test_a_project_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with served("project", []) as url:
-        monkeypatch.setenv("WANDB_BASE_URL", url)
-        text = "--source=wandb:team/none cannot be read: ValueError: Could not find project none"
-        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-            read_mirrored("wandb:team/none")
+def test_a_record_that_was_mirrored_as_a_mapping_is_read_as_ever(server: Any) -> None:
+    kept = {"schema": 1, **{name: part for name, part in RECORD.items() if name != "config"}}
+    server.add("project", {"name": "a", "config": CONFIG, "summary": {"record": kept}})
+    assert read_mirrored("wandb:team/project").runs == [run_of({"schema": 1, **RECORD})]
 
 
-@pytest.mark.filterwarnings("default")
-def test_without_a_key_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_that_is_not_there_is_one_line(server: Any) -> None:
+    text = "--source=wandb:team/none cannot be read: ValueError: Could not find project none"
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        read_mirrored("wandb:team/none")
+
+
+def test_without_a_key_it_is_one_line(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb.teardown()  # it remembers the key
     monkeypatch.delenv("WANDB_API_KEY")
-    with served("project", []) as url:
-        monkeypatch.setenv("WANDB_BASE_URL", url)
-        with pytest.raises(ValueError, match=r"^--source=wandb:team/project cannot be read: [^\n]+$"):
-            read_mirrored("wandb:team/project")
+    with pytest.raises(ValueError, match=r"^--source=wandb:team/project cannot be read: [^\n]+$"):
+        read_mirrored("wandb:team/project")
 
 
 def test_without_a_network_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
