@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from routerbench.moe.backends import check_backend, low_precision_on_cpu, why_not
 from routerbench.moe.layer import MoE
 from routerbench.moe.surgery import moe_layers, take_shape
-from routerbench.records import write_text
+from routerbench.records import write_text, writing
 from routerbench.timing import Contestant, clock, rounds
 
 # The one-hot definition is never the fastest, and its memory may be more than there is.
@@ -64,19 +64,20 @@ def _named(file: Path) -> str | None:
 
 
 def _write(file: Path, choice: dict[str, Any]) -> None:
-    """Write the choice, unless another process has written one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Write the choice, unless another process has written one; raises UnwritableError."""
     own = file.with_suffix(f".{os.getpid()}")
-    write_text(own, json.dumps(choice, indent=1) + "\n")
-    if _named(file) is None:  # damaged, if it is there
-        file.unlink(missing_ok=True)
-    try:
-        os.link(own, file)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links
-        own.replace(file)
-    own.unlink(missing_ok=True)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(own, json.dumps(choice, indent=1) + "\n")
+        if _named(file) is None:  # damaged, if it is there
+            file.unlink(missing_ok=True)
+        try:
+            os.link(own, file)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            own.replace(file)
+        own.unlink(missing_ok=True)
 
 
 def backend_times(

@@ -15,6 +15,7 @@ from routerbench.config import conf_dir
 from routerbench.moe.experts import Experts, check_options
 from routerbench.moe.router import Router
 from routerbench.moe.surgery import Placement, input_size, mlp_blocks, place, replace_mlps, take_shape
+from routerbench.schema import register_schema
 
 
 def build_router(name: str, width: int, num_experts: int, **settings: Any) -> Router:
@@ -23,7 +24,7 @@ def build_router(name: str, width: int, num_experts: int, **settings: Any) -> Ro
     Raises ValueError for an unknown router or setting, or a value out of range.
     """
     check_one_of("router", name, router_names())
-    # The router's yaml refers to what must be equal for all routers, such as the capacity factor.
+    register_schema()  # by whose arithmetic the router's yaml refers to what must be equal for all routers
     root = OmegaConf.create(
         {**_shared_defaults(), "router": OmegaConf.load(conf_dir() / "router" / f"{name}.yaml")}
     )
@@ -114,4 +115,4 @@ def build_backbone(name: str, num_classes: int, image_size: int, **arguments: An
 
 def _shared_defaults() -> dict[str, Any]:
     train = OmegaConf.load(conf_dir() / "train.yaml")
-    return {"capacity_factor": train.capacity_factor}
+    return {"slots_per_token": train.slots_per_token, "capacity_factor": train.capacity_factor}

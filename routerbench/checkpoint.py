@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.distributed.checkpoint import TensorStorageMetadata
 
 from routerbench.ranks import agreed, any_rank, gathered, rank
+from routerbench.records import writing
 from routerbench.signals import RequeueError, Warned
 from routerbench.state import State, as_tensor
 from routerbench.train import Progress
@@ -45,6 +46,8 @@ class RunCheckpoints:
     every_minutes: float | None
     keep: int
     peak_memory_gib: Callable[[], float | None]
+    check: Callable[[], None]
+    """Raises an error once the run belongs to another process."""
     saved: float = field(default_factory=lambda: time.monotonic())
 
     def due(self, progress: Progress) -> bool:
@@ -56,14 +59,17 @@ class RunCheckpoints:
     def save(self, progress: Progress) -> None:
         """Keep the state that goes with this progress.
 
-        Raises RequeueError, afterwards, where a scheduler asked to stop.
+        Raises RequeueError, afterwards, where a scheduler asked to stop, and UnwritableError, with the
+        earlier checkpoints as they were.
         """
-        progress.rows_bytes = agreed(lambda: _synced_size(self.rows))
-        progress.peak_memory_gib = max(progress.peak_memory_gib, self.peak_memory_gib() or 0.0)
-        kept = agreed(lambda: _as_tensors(progress))  # clocks differ
-        write(self.folder / f"step-{progress.step:09d}", self.state.tensors() | kept)
-        if rank() == 0:
-            self._prune(progress.best_step)
+        self.check()
+        with writing(self.folder):
+            progress.rows_bytes = agreed(lambda: _synced_size(self.rows))
+            progress.peak_memory_gib = max(progress.peak_memory_gib, self.peak_memory_gib() or 0.0)
+            kept = agreed(lambda: _as_tensors(progress))  # clocks differ
+            write(self.folder / f"step-{progress.step:09d}", self.state.tensors() | kept)
+            if rank() == 0:
+                self._prune(progress.best_step)
         self.saved = time.monotonic()
         by = next(filter(None, gathered(self.warned.by)), None)
         if by is not None:
@@ -79,7 +85,7 @@ class RunCheckpoints:
     def restore(self) -> Progress:
         """Go on from the latest checkpoint that is whole; from the start where there is none.
 
-        Raises ValueError for a checkpoint of another model.
+        Raises ValueError for a checkpoint of another model, and UnwritableError.
         """
         folder = agreed(lambda: next(filter(_is_whole, self._newest_first()), None))
         progress = Progress()
@@ -93,7 +99,8 @@ class RunCheckpoints:
                 setattr(progress, name, type(value)(tensors[f"progress/{name}"].item()))
             progress.restarts += 1
         if rank() == 0:
-            self._go_back_to(folder, progress)
+            with writing(self.folder):
+                self._go_back_to(folder, progress)
         return progress
 
     def _go_back_to(self, folder: Path | None, progress: Progress) -> None:
@@ -119,32 +126,45 @@ class RunCheckpoints:
 def write(folder: Path, tensors: dict[str, Tensor]) -> None:
     """Write a checkpoint, whole or not at all; every process calls this with its shards.
 
-    Raises OSError where it cannot be written, as on a full disk.
+    Raises UnwritableError where the disk does not take it.
     """
     partial = folder.with_name(f".{folder.name}")
+    try:
+        with writing(folder):
+            _write_shards(partial, tensors)
+            if rank() == 0:
+                _put_in_place(partial, folder)
+    except BaseException:
+        if rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _wait_for_all()
+
+
+def _write_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
     if rank() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     _wait_for_all()
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}  # safetensors knows no other
     try:
         with _one_process_is_fine():
-            writer = dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True)
+            writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
             dcp.save(tensors, storage_writer=writer)
     except dcp.CheckpointException as error:  # which is no Exception
-        if rank() == 0:
-            shutil.rmtree(partial, ignore_errors=True)
         reason, _ = next(iter(error.failures.values()))
-        raise OSError(f"the checkpoint {folder} cannot be written: {reason}") from error
-    if rank() == 0:
-        sums = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
-        (partial / CHECKSUMS).write_text(json.dumps(sums))
-        for path in (*partial.iterdir(), partial):
-            _sync(path)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-        _sync(folder.parent)
-    _wait_for_all()
+        raise reason from error
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Give a checkpoint its name once all of it is on the disk."""
+    sums = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
+    (partial / CHECKSUMS).write_text(json.dumps(sums))
+    for path in (*partial.iterdir(), partial):
+        _sync(path)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    _sync(folder.parent)
 
 
 def read(folder: Path, state: State, further: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -50,6 +50,8 @@ def check(config: DictConfig, num_processes: int | None = None) -> None:
     """
     check_one_of("precision", config.precision, ("fp32", "bf16", "fp16"))
     check_one_of("runtime.wandb", config.runtime.wandb, ("offline", "online", "disabled"))
+    if config.runtime.retry is not None:
+        check_one_of("runtime.retry", config.runtime.retry, ("failed", "diverged", "oom", "all"))
     _check_ranges(config)
     if config.router.name == "dense" and "_target_" in config.router:
         raise ValueError("router.name=dense is not what this router is: say router=dense")
@@ -64,6 +66,7 @@ def check(config: DictConfig, num_processes: int | None = None) -> None:
     if num_processes is not None:
         _check_processes(config, num_processes)
     if not is_dense(config):
+        _check_slots(config)
         check_flag("extra_skip", config.extra_skip)
         _check_start(config.expert_init, config.model.weights)
     if (config.optim.warmup_epochs or 0) > config.epochs:
@@ -177,6 +180,16 @@ def _check_expert_parallel(config: DictConfig) -> None:
         raise ValueError(
             f"runtime.backend={config.runtime.backend} cannot send tokens to the experts of other processes: "
             f"take auto or bmm with parallel.expert={expert}"
+        )
+
+
+def _check_slots(config: DictConfig) -> None:
+    check_positive("slots_per_token", config.slots_per_token)
+    top_k, most = config.router.get("top_k"), config.num_experts
+    if top_k == config.slots_per_token and not (isinstance(top_k, int) and top_k <= most):
+        raise ValueError(
+            f"slots_per_token={top_k} is the top_k of router={config.router.name}: give a whole number up to "
+            f"num_experts={most}, or a router that does not choose by token"
         )
 
 

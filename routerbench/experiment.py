@@ -3,8 +3,8 @@
 import logging
 import shutil
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ from routerbench import records
 from routerbench.config import can_part
 from routerbench.data.image_files import CorruptImageError
 from routerbench.identity import group_id, identity, run_id
+from routerbench.ledger.attempts import Attempt, LostError, RunningError, claimed, refuse_running
+from routerbench.ledger.ledger import is_left
 from routerbench.measure import Inputs, load_inputs, measure
 from routerbench.parts import choose_device
 from routerbench.progress import display
@@ -31,6 +33,9 @@ from routerbench.weights import FILES
 
 logger = logging.getLogger(__name__)
 
+# Of which a run is not at fault: it has no record, and goes on when it is started again.
+INTERRUPTIONS = (RequeueError, CorruptImageError, records.UnwritableError, LostError)
+
 
 def run(
     config: DictConfig, *, command: str, repeat: str, console: Console, title: str, warned: Warned
@@ -40,41 +45,45 @@ def run(
     That is the record's status, or `running` where another process is at it. The record names the `command`
     of which the run was a part, and that which would `repeat` it alone. What was interrupted goes on
     from its latest checkpoint. Raises ValueError for data or weights that cannot be used, before anything is
-    written, CorruptImageError in the midst of a run, and RequeueError once the state of a run is kept whose
-    scheduler `warned` it.
+    written; and in the midst of a run, which is interrupted then, CorruptImageError, UnwritableError, and
+    RequeueError once the state of a run is kept whose scheduler `warned` it.
     """
     settings = identity(config)
     folder = records.run_folder(Path(config.runtime.results), run_id(settings))
     look = partial(agreed, partial(_earlier, folder, config.runtime.retry))
     earlier = look()
     if earlier is None:
-        inputs = checked_by_all(lambda: load_inputs(config))
         try:
-            with closing(inputs), ExitStack() as claimed:
-                agreed(lambda: claimed.enter_context(records.claim(folder)))
+            agreed(lambda: refuse_running(folder))
+            with closing(checked_by_all(lambda: load_inputs(config))) as inputs, _claimed(folder) as check:
                 earlier = look()
                 if earlier is None:
                     show = partial(display, console, title, config.epochs)
                     commands = {"command": command, "repeat": repeat}
-                    return _run_and_record(config, settings, inputs, folder, commands, show, warned)
-        except records.RunningError as running:
-            console.print(f"{title}  is being trained by {running}", markup=False, highlight=False)
+                    return _run_and_record(config, settings, inputs, folder, commands, show, warned, check)
+        except (RunningError, LostError) as other:
+            console.print(f"{title}  {other}", markup=False, highlight=False)
             return "running"
     console.print(f"{title}  {earlier} before", markup=False, highlight=False)
     return earlier
 
 
-def _earlier(folder: Path, retry: bool) -> str | None:
+def _earlier(folder: Path, retry: str | None) -> str | None:
     """What became of the run before, if that is to stand."""
     try:
         record = records.read_record(folder)
-    except ValueError:
-        if not retry:
-            raise
-        record = None
-    if record is None or (retry and record["status"] != "done"):
+    except ValueError:  # it is set aside
         return None
-    return record["status"]
+    return None if record is None or is_left(record["status"], retry) else record["status"]
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[Callable[[], None]]:
+    """Own the run; gives what raises LostError, on all ranks, once it belongs to another process."""
+    attempts: list[Attempt] = []
+    with ExitStack() as stack:
+        agreed(lambda: attempts.append(stack.enter_context(claimed(folder))))
+        yield lambda: agreed(lambda: attempts[0].check())
 
 
 def _run_and_record(
@@ -85,6 +94,7 @@ def _run_and_record(
     commands: dict[str, str],
     show: Callable[[int], AbstractContextManager[Callable[[Row], None]]],
     warned: Warned,
+    check: Callable[[], None],
 ) -> str:
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
@@ -99,17 +109,19 @@ def _run_and_record(
         with show(config.epochs * len(inputs.data.train)) as log_to_screen:
 
             def log(row: Row) -> None:
+                check()
                 if rank() == 0:
                     records.append_row(rows, row)
                     mirrored.log(row)
                     log_to_screen(row)
 
-            attempt = partial(_outcome, folder, partial(measure, config, inputs, folder, log, warned))
-            outcome, accumulation_steps = _with_fewer_images_at_once(config, attempt)
+            measured = partial(measure, config, inputs, folder, log, warned, check)
+            outcome, accumulation_steps = _with_fewer_images_at_once(config, partial(_outcome, measured))
         finished = datetime.now(timezone.utc).isoformat()
         origin |= {"accumulation_steps": accumulation_steps, "started": started, "finished": finished}
         origin |= outcome.pop("ran")
         record = {"run_id": name, **outcome, "config": settings, "provenance": origin}
+        check()
         if rank() == 0:
             records.write_record(folder, record)
             mirrored.keep(record)
@@ -120,12 +132,16 @@ def _clear(folder: Path) -> None:
     """Take away what an earlier end of the run left; what only went wrong on the way goes on from there."""
     try:
         record = records.read_record(folder)
-    except ValueError:
+    except ValueError as damaged:
+        logger.warning("%s, as %s", damaged, records.set_aside(folder, "damaged").name)
         record = None
-    if record is not None and record["status"] == "diverged":  # it would again
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    for earlier in ("record.json", "correct.npy", "routing.npz", *FILES.values()):
-        (folder / earlier).unlink(missing_ok=True)
+    if record is not None:
+        records.set_aside(folder, record["status"])
+        if record["status"] == "diverged":  # it would again
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    with records.writing(folder):
+        for earlier in ("correct.npy", "routing.npz", *FILES.values()):
+            (folder / earlier).unlink(missing_ok=True)
 
 
 def _with_fewer_images_at_once(
@@ -149,18 +165,12 @@ def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-def _outcome(
-    folder: Path, measured: Callable[[int], dict[str, Any]], accumulation_steps: int
-) -> dict[str, Any]:
+def _outcome(measured: Callable[[int], dict[str, Any]], accumulation_steps: int) -> dict[str, Any]:
     """What a run came to: an error is an outcome too, which the board counts."""
     nothing = {"metrics": {}, "cost": {}, "placement_blocks": [], "ran": {}}
     try:
         return {"status": "done", **measured(accumulation_steps), "error": None}
-    except RequeueError:
-        raise
-    except CorruptImageError:  # the input is at fault, not the configuration: the run has not been
-        if not (folder / "checkpoint").exists():  # otherwise it goes on from there when the file is mended
-            shutil.rmtree(folder, ignore_errors=num_ranks() > 1)
+    except INTERRUPTIONS:
         raise
     except DivergedError as error:
         return {"status": "diverged", **nothing, "error": str(error)}

@@ -18,6 +18,8 @@ OF_MOE = (
     "expert_dropout",
     "extra_skip",
 )
+# What is no part of a run: where it is done, and what only makes other settings or other runs.
+NOT_OF_A_RUN = ("runtime", "parallel", "slots_per_token", "union")
 # What a run from random weights has not.
 OF_WEIGHTS = ("new_head", "resize")
 
@@ -64,7 +66,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
     """
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
-    settings = {str(key): value for key, value in container.items() if key not in ("runtime", "parallel")}
+    settings = {str(key): value for key, value in container.items() if key not in NOT_OF_A_RUN}
     for node in (settings["data"], settings["data"]["source"]):
         node.pop("download", None)  # how the files came does not change them
     if settings["model"]["weights"] is None:  # what is done with them means nothing then

@@ -106,12 +106,14 @@ def measure(
     folder: Path,
     log: Callable[[Row], None],
     warned: Warned,
+    check: Callable[[], None],
     accumulation_steps: int,
 ) -> dict[str, Any]:
     """Build, train and evaluate; the metrics and costs of the record, and what the run found out on its way.
 
-    Batches go through the model in `accumulation_steps` parts. Leaves weights and maps in `folder`. Raises
-    DivergedError, and RequeueError where a scheduler `warned` the run.
+    Batches go through the model in `accumulation_steps` parts. Leaves weights and maps in `folder`, where
+    `check` raises an error once nothing may be written there any more. Raises DivergedError, RequeueError
+    where a scheduler `warned` the run, and UnwritableError.
     """
     data, memory = inputs.data, MemoryMeter.start(choose_device(config.runtime.device))
     prepared = _prepare(config, inputs)
@@ -150,6 +152,7 @@ def measure(
         every_minutes=config.runtime.checkpoint_every_minutes,
         keep=config.runtime.keep_checkpoints,
         peak_memory_gib=memory.peak_gib,
+        check=check,
     )
     progress = checkpoints.restore()
     progress.num_stored = _same_images(progress.num_stored, len(data.train.dataset))
@@ -170,6 +173,7 @@ def measure(
         checkpoints=checkpoints,
     )
     further = _further(inputs, models[ranked], device, autocast, watched)
+    check()
     for kind, trained in models.items():
         write_weights(folder, trained, kind)
     if rank() == 0:

@@ -1,11 +1,9 @@
-"""Records: the folder of a run, who may write it, and what stands in it when the run is over."""
+"""Records: the folder of a run, and what stands in it when the run is over."""
 
-import fcntl
 import json
 import os
-import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -19,8 +17,8 @@ SCHEMA = 1
 STATUSES = ("done", "failed", "diverged", "oom")
 
 
-class RunningError(Exception):
-    """Another process trains this run."""
+class UnwritableError(OSError):
+    """What a run leaves cannot be written, as on a full disk: the machine is at fault, not the run."""
 
 
 def run_folder(results: Path, run_id: str) -> Path:
@@ -29,33 +27,19 @@ def run_folder(results: Path, run_id: str) -> Path:
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[None]:
-    """Own the run's folder; raises RunningError, with the owner, while another process does.
-
-    Raises ValueError for a folder that cannot be written.
-
-    The claim is the system's lock on a file, which ends with the process however that ends.
-    """
+def writing(path: Path) -> Iterator[None]:
+    """Inside, an error of the file system is an UnwritableError that names the path."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
-    except OSError as error:
-        raise ValueError(f"runtime.results: {folder} cannot be written: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RunningError(file.read()) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
         yield
+    except UnwritableError:  # which names the path itself
+        raise
+    except OSError as error:
+        raise UnwritableError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Add one line to `metrics.jsonl`."""
-    with path.open("a") as file:
+    """Add one line to `metrics.jsonl`; raises UnwritableError, with a part of it there, on a full disk."""
+    with writing(path), path.open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
@@ -93,8 +77,18 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):  # neither text nor JSON, or JSON that nobody would write
         record = None
     if not is_whole(record):
-        raise ValueError(f"{path} is no record of a run: remove it to run again")
+        raise ValueError(f"{path} is no record of a run: it is set aside when the run is started again")
     return record
+
+
+def set_aside(folder: Path, why: str) -> Path:
+    """Rename `record.json` to `record.<why>-<number>.json`, which no reader takes for a record."""
+    number = 1
+    while (kept := folder / f"record.{why}-{number}.json").exists():
+        number += 1
+    with writing(kept):
+        (folder / "record.json").rename(kept)
+    return kept
 
 
 def each_record(results: Path | str) -> Iterator[tuple[Path, dict[str, Any] | None]]:
@@ -130,19 +124,25 @@ def is_whole(record: Any) -> TypeGuard[dict[str, Any]]:
     try:
         names, seed = [record["run_id"], record["config"]["router"]["name"]], record["config"]["seed"]
         named = all(isinstance(name, str) for name in names) and type(seed) is int
-        return record["schema"] == SCHEMA and record["status"] in STATUSES and named
+        of_any_version = type(record["schema"]) is int and record["schema"] >= 1
+        return of_any_version and record["status"] in STATUSES and named
     except (KeyError, TypeError):
         return False
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A temporary name that takes the place of `path` when the block has succeeded."""
+    """A temporary name that takes the place of `path` when the block has succeeded.
+
+    Raises UnwritableError, with `path` as it was, where the disk does not take it.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with writing(path):
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that can only be read
+            partial.unlink()

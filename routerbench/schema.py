@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 
 @dataclass
@@ -120,8 +120,8 @@ class Runtime:
     """offline, online or disabled."""
     log_every_steps: int = MISSING
     """Training steps between two rows of metrics.jsonl."""
-    retry: bool = MISSING
-    """Run again what failed or diverged."""
+    retry: str | None = MISSING
+    """Which outcomes are to be run again: failed, diverged, oom or all; null: none."""
     retry_oom: bool = MISSING
     """After a lack of memory go on with half as many images at once, for the same batch."""
     checkpoint_every_steps: int | None = MISSING
@@ -155,6 +155,8 @@ class Config:
     placement: Any = MISSING
     """last_2, every_2, last_half, stage, none, or a list of block indices."""
     num_experts: int | None = MISSING
+    slots_per_token: int | float | None = MISSING
+    """Of every router: the choices of a token, or of the others what capacity_factor is of."""
     capacity_factor: float | None = MISSING
     """Slots per expert over the even share."""
     group: Any = MISSING
@@ -185,8 +187,15 @@ class Config:
     """What else is evaluated at the end, by name: files of `conf/eval`."""
     runtime: Runtime = MISSING
     parallel: Parallel = MISSING
+    union: list[dict[str, Any]] | None = MISSING
+    """Of a sweep: what stands beside each other, each by keys and values like hydra.sweeper.params."""
 
 
 def register_schema() -> None:
-    """Make the schema known to Hydra, for `conf/train.yaml`."""
+    """Make the schema known to Hydra, for `conf/train.yaml`, and to OmegaConf the product of two settings."""
     ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("times", _times, replace=True)
+
+
+def _times(a: int | float | None, b: int | float | None) -> int | float | None:
+    return None if a is None or b is None else a * b

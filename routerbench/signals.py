@@ -23,9 +23,13 @@ class Warned:
 
 
 def asking_to_stop() -> set[signal.Signals]:
-    """The signals that end a run in order, among them that of submitit, which its environment names."""
-    of_submitit = f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"
-    return {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.Signals[of_submitit]}
+    """The signals that end a run in order, but for those that this process was told to ignore.
+
+    Among them is that of submitit, which its environment names.
+    """
+    of_submitit = signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
+    asking = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, of_submitit}
+    return {number for number in asking if signal.getsignal(number) != signal.SIG_IGN}
 
 
 @contextmanager

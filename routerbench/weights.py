@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from timm.models import load_state_dict
 from torch import Tensor, nn
@@ -137,13 +138,16 @@ def misfit(model: nn.Module, weights: Weights) -> str | None:
 def write_weights(folder: Path, model: nn.Module, kind: str = "raw") -> None:
     """Write the weights of a model to the folder of its run, those of a kind, whole or not at all.
 
-    All ranks have to, for each may hold a share of the weights; the first writes.
+    All ranks have to, for each may hold a share of the weights; the first writes. Raises UnwritableError.
     """
     # Each on its own: safetensors refuses tensors that share memory.
     weights = {key: value.clone().contiguous() for key, value in whole_weights(model).items()}
     if rank() == 0:
         with replaced(folder / FILES[kind]) as path:
-            save_file(weights, path, metadata={"format": "pt"})
+            try:
+                save_file(weights, path, metadata={"format": "pt"})
+            except SafetensorError as error:  # all that can go wrong with weights of ours is the disk
+                raise OSError(str(error)) from error
 
 
 def _file(path: Path, setting: str, choice: str | None) -> Path:

@@ -175,6 +175,7 @@ def checkpoints(step: TrainingStep, folder: Path) -> RunCheckpoints:
         every_minutes=None,
         keep=1,
         peak_memory_gib=lambda: None,
+        check=lambda: None,
     )
 
 

@@ -14,6 +14,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 
 from routerbench.checkpoint import RunCheckpoints
+from routerbench.records import UnwritableError
 from routerbench.signals import RequeueError, Warned
 from routerbench.state import State
 from routerbench.train import Progress
@@ -34,6 +35,7 @@ class Kept:
             State(self.layer, optimizer, scaler, None, torch.device("cpu")),
             self.warned,
             peak_memory_gib=lambda: 0.5,
+            check=lambda: None,
             **settings,
         )
 
@@ -182,8 +184,9 @@ def test_a_writing_that_is_cut_short_leaves_the_one_before(
 
     with monkeypatch.context() as patched:
         patched.setattr(dcp, "save", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(UnwritableError, match="No space left"):
             Kept(tmp_path).save(2)
+    assert names(tmp_path) == ["step-000000001"]
     assert Kept(tmp_path).restored() == (1, 1.0)
     Kept(tmp_path).save(3)
     assert Kept(tmp_path).restored() == (3, 3.0)
@@ -256,11 +259,21 @@ def test_a_disk_that_is_full_is_an_error_of_the_run_and_keeps_its_room(
         raise dcp.CheckpointException("CheckpointException ranks:dict_keys([0])", {0: (error, [])})  # type: ignore[dict-item]
 
     monkeypatch.setattr(dcp, "save", full)
-    text = (
-        f"^the checkpoint {tmp_path}/checkpoint/step-000000002 cannot be written: .*No space left on device$"
-    )
-    with pytest.raises(OSError, match=text):
+    text = f"^{tmp_path}/checkpoint/step-000000002 cannot be written: No space left on device$"
+    with pytest.raises(UnwritableError, match=text):
         Kept(tmp_path).save(2)
+    assert names(tmp_path) == ["step-000000001"]
+
+
+def test_a_run_that_was_taken_over_writes_no_checkpoint(tmp_path: Path) -> None:
+    def lost() -> None:
+        raise KeyError
+
+    kept = Kept(tmp_path)
+    kept.save(1)
+    kept.checkpoints.check = lost
+    with pytest.raises(KeyError):
+        kept.save(2)
     assert names(tmp_path) == ["step-000000001"]
 
 

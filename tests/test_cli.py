@@ -337,7 +337,7 @@ def test_a_run_that_fails_is_code_1_and_is_named_and_the_others_go_on(
     assert lines[-2:] == ["1 failed, 1 done", f"failed: {failed.relative_to(tmp_path)}"]
     assert train.train(words) == 1
     assert train.train([*words, "seed=1"]) == 0
-    assert train.train([*words, "runtime.retry=true"]) == 0
+    assert train.train([*words, "runtime.retry=all"]) == 0
 
 
 def test_a_folder_of_the_user_is_trained_from(tmp_path: Path) -> None:

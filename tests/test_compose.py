@@ -2,17 +2,19 @@
 
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from routerbench.commands import train as train_command
-from routerbench.compose import compose_sweep, repeating
+from routerbench.compose import compose_sweep, quoted, repeating
 from routerbench.config import conf_dir
 from routerbench.identity import identity, run_id
+from routerbench.schema import register_schema
 
 OPTIM_HAS = (
     "optim has: name, arguments, lr, weight_decay, expert_weight_decay, head_weight_decay, layer_decay, "
@@ -20,9 +22,9 @@ OPTIM_HAS = (
     "min_lr"
 )
 SETTINGS = (
-    "settings are: router, model, placement, num_experts, capacity_factor, group, expert_init, "
-    "expert_mlp_ratio, expert_dropout, extra_skip, seed, data, augment, epochs, batch_size, optim, "
-    "precision, eval_every, loss, mix, ema, eval, runtime, parallel"
+    "settings are: router, model, placement, num_experts, slots_per_token, capacity_factor, group, "
+    "expert_init, expert_mlp_ratio, expert_dropout, extra_skip, seed, data, augment, epochs, batch_size, "
+    "optim, precision, eval_every, loss, mix, ema, eval, runtime, parallel, union"
 )
 ROUTERS = ", ".join(sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml")))
 SWEEPS = ", ".join(sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml")))
@@ -42,6 +44,13 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def composed(*words: str, multirun: bool = False, config_dir: Path | None = None) -> list[DictConfig]:
     return compose_sweep(words, None if config_dir is None else str(config_dir), multirun).configs
+
+
+def by_hydra(words: Sequence[str], run: Callable[[DictConfig], None]) -> None:
+    """Hydra's own command line, which knows neither of us nor of a union."""
+    register_schema()
+    sys.argv = ["routerbench train", *quoted(words)]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(run)()
 
 
 def refused(*words: str, multirun: bool = False) -> str:
@@ -66,9 +75,8 @@ def refused(*words: str, multirun: bool = False) -> str:
 )
 def test_cells_are_those_that_hydra_runs(flags: list[str], words: list[str], num_cells: int) -> None:
     ran: list[Any] = []
-    train_command._hydra(
-        [*flags, *words], lambda config: ran.append(OmegaConf.to_container(config, resolve=True))
-    )
+    by_hydra([*flags, *words], lambda config: ran.append(OmegaConf.to_container(config, resolve=True)))
+    assert all(config.pop("union") is None for config in ran)
     found = [OmegaConf.to_container(c, resolve=True) for c in composed(*words, multirun=bool(flags))]
     assert len(found) == num_cells
     assert found == ran
@@ -134,7 +142,7 @@ def test_a_configuration_is_without_hydra_and_whole() -> None:
         ),
         (["seed=null"], "seed=null: field 'seed' is not Optional"),
         (["optim.lr=x"], "optim.lr=x: Value 'x' of type 'str' could not be converted to Float"),
-        (["runtime.retry=x"], "runtime.retry=x: Value 'x' is not a valid bool (type str)"),
+        (["runtime.retry_oom=x"], "runtime.retry_oom=x: Value 'x' is not a valid bool (type str)"),
         (["model.arguments=3"], "model.arguments=3: Cannot assign int to Dict[str, Any]"),
         (["seed=0,1"], "seed=0,1 gives several values: add -m to run them all"),
         (["seed"], "Error parsing override 'seed': missing EQUAL at '<EOF>'"),
@@ -144,12 +152,37 @@ def test_an_error_is_one_line(words: list[str], text: str) -> None:
     assert refused(*words) == text
 
 
-def test_an_error_in_one_of_many_cells_is_the_same_line() -> None:
+def test_what_is_wrong_by_itself_is_the_same_line_in_many_cells() -> None:
     text = f"router=sofd is not one of: {ROUTERS} (did you mean soft?)"
     assert refused("router=soft,sofd", "seed=0,1", multirun=True) == text
     assert refused("epoch=3", "seed=0,1", multirun=True).startswith("epoch=3 is not a setting (did you mean")
     text = f"router.capacity=2 is not a setting (did you mean capacity_factor?); {SOFT_HAS}"
-    assert refused("router=expert_choice,soft", "router.capacity=2,3", multirun=True) == text
+    assert refused("router=soft", "router.capacity=2", "seed=0,1", multirun=True) == text
+
+
+def test_what_is_wrong_in_one_of_many_cells_names_it() -> None:
+    text = f"router.capacity=2 is not a setting (did you mean capacity_factor?); {SOFT_HAS}"
+    assert refused("router=expert_choice,soft", "router.capacity=2,3", multirun=True) == (
+        f"cell 3 of 4 (router=soft router.capacity=2): {text}"
+    )
+    # Of what all cells have, where the default router has it.
+    assert refused("router=expert_choice,soft", "router.capacity=2", multirun=True) == (
+        f"cell 2 of 2 (router=soft): {text}"
+    )
+
+
+def test_what_cannot_be_resolved_names_its_cell() -> None:
+    line = refused("router=soft,hash", "capacity_factor=${router.noise_std}", multirun=True)
+    assert line.startswith("cell 2 of 2 (router=hash): router.capacity_factor: ")
+    assert line.endswith(": Interpolation key 'router.noise_std' not found")
+
+
+def test_a_setting_of_the_swept_routers_need_not_be_of_the_default_one() -> None:
+    configs = composed("router=token_choice,hash", "router.top_k=2", multirun=True)
+    assert [(config.router.name, config.router.top_k) for config in configs] == [
+        ("token_choice", 2),
+        ("hash", 2),
+    ]
 
 
 def test_a_part_of_a_split_needs_no_quotes() -> None:
@@ -165,7 +198,7 @@ def repeated(flags: list[str], words: list[str], config_dir: str | None = None) 
     def run(config: DictConfig) -> None:
         found.append((run_id(identity(config)), repeating(HydraConfig.get().overrides.task, config_dir)))
 
-    train_command._hydra([*flags, *words], run)
+    by_hydra([*flags, *words], run)
     triples = []
     for name, command in found:
         program, train, *again = shlex.split(command)

@@ -106,6 +106,11 @@ NO_PLACE = "is neither a name nor a list of blocks"
         (["data.std=[1,1,a]"], "data.std=a must be a number above 0"),
         (["data.std=[1,1,0]"], "data.std=0 must be a number above 0"),
         (["parallel.data=0"], f"parallel.data=0 {COUNT}"),
+        (
+            ["runtime.retry=true"],
+            "runtime.retry=True is not one of: failed, diverged, oom, all",
+        ),
+        (["runtime.retry=done"], "runtime.retry=done is not one of: failed, diverged, oom, all"),
         (["runtime.timeout_seconds=0"], "runtime.timeout_seconds=0.0 must be a number above 0"),
         (
             ["parallel.data=3"],

@@ -2,11 +2,15 @@
 
 import io
 import json
+import os
+import platform
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,8 @@ from routerbench import experiment, measure, parts, records
 from routerbench.compose import compose_sweep
 from routerbench.data.image_files import CorruptImageError
 from routerbench.identity import identity, run_id
+from routerbench.ledger.attempts import claimed
+from routerbench.ledger.ledger import read_ledger
 from routerbench.moe.surgery import moe_layers
 from routerbench.signals import Warned
 from routerbench.step import TrainingStep
@@ -98,6 +104,15 @@ def rows_of(config: DictConfig) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder_of(config) / "metrics.jsonl").read_text().splitlines()]
 
 
+def standing(config: DictConfig) -> tuple[str, str | None]:
+    found = read_ledger(Path(config.runtime.results)).standing(folder_of(config).name)
+    return found.state, found.detail
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def never(*args: Any, **kwargs: Any) -> Any:
     pytest.fail("called")
 
@@ -127,7 +142,7 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
         "routing.npz",
         "weights.safetensors",
         "record.json",
-        "lock",
+        "attempts",
     }
     assert status == record["status"] == "done"
     assert (record["schema"], record["run_id"], record["error"]) == (1, folder.name, None)
@@ -362,11 +377,11 @@ def test_for_one_seed_all_routers_start_from_one_backbone_and_draw_the_same(
 def test_a_run_that_is_done_is_not_run_again(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     config = composed()
     run(config)
-    before = {path: path.read_bytes() for path in folder_of(config).iterdir()}
+    before = contents(folder_of(config))
     monkeypatch.setattr(experiment, "load_inputs", never)
-    for again in (config, composed("runtime.retry=true"), composed("runtime.threads=2")):
+    for again in (config, composed("runtime.retry=all"), composed("runtime.threads=2")):
         assert run(again) == ("done", "[1/1] run  done before\n")
-    assert {path: path.read_bytes() for path in folder_of(config).iterdir()} == before
+    assert contents(folder_of(config)) == before
 
 
 @pytest.mark.parametrize(
@@ -391,8 +406,12 @@ def test_a_run_that_fails_is_an_outcome_until_a_retry(
     assert (record["status"], record["metrics"], record["cost"]) == (status, {}, {})
     assert (record["config"], record["provenance"]["command"]) == (identity(composed()), "a command")
     assert run(composed()) == (status, f"[1/1] run  {status} before\n")
-    assert run(composed("runtime.retry=true"))[0] == "done"
+    other = "oom" if status == "failed" else "failed"
+    assert run(composed(f"runtime.retry={other}"))[0] == status
+    assert run(composed(f"runtime.retry={status}"))[0] == "done"
     assert record_of(composed())["error"] is None
+    kept = folder_of(composed()) / f"record.{status}-1.json"
+    assert json.loads(kept.read_text()) == record
 
 
 def test_a_run_that_diverges_says_at_which_step(composed: Compose) -> None:
@@ -438,10 +457,9 @@ def test_a_killed_process_leaves_no_record_and_the_run_can_be_done_by_another(
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGSTOP)  # a fast machine would be done before it is killed
-        assert run(config) == (
-            "running",
-            f"[1/1] run  is being trained by {(folder_of(config) / 'lock').read_text()}\n",
-        )
+        status, shown = run(config)
+        assert status == "running"
+        assert shown.startswith(f"[1/1] run  is run by process {process.pid} on {platform.node()}, heard of ")
         process.kill()
     assert records.read_record(folder_of(config)) is None
     assert run(config)[0] == "done"
@@ -451,11 +469,13 @@ def test_a_run_that_another_process_has_is_left_alone(
     composed: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = composed()
-    monkeypatch.setattr(measure, "train", never)
-    with records.claim(folder_of(config)):
-        owner = (folder_of(config) / "lock").read_text()
-        assert run(config) == ("running", f"[1/1] run  is being trained by {owner}\n")
-        assert [path.name for path in folder_of(config).iterdir()] == ["lock"]
+    monkeypatch.setattr(experiment, "load_inputs", never)
+    with claimed(folder_of(config)):
+        status, shown = run(config)
+        assert status == "running"
+        owner = f"process {os.getpid()} on {platform.node()}"
+        assert re.fullmatch(rf"\[1/1\] run  is run by {owner}, heard of \d+ s ago\n", shown)
+        assert [path.name for path in folder_of(config).iterdir()] == ["attempts"]
 
 
 def test_a_run_that_another_process_has_just_done_is_not_run_again(
@@ -491,12 +511,87 @@ def test_a_disk_that_is_full_at_the_end_leaves_no_record(
     composed: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(folder: Path, record: dict[str, Any]) -> None:
-        raise OSError("no space left")
+        raise records.UnwritableError("no space left")
 
-    monkeypatch.setattr(records, "write_record", full)
-    with pytest.raises(OSError, match="no space left"):
-        run(composed())
+    with monkeypatch.context() as patched:
+        patched.setattr(records, "write_record", full)
+        with pytest.raises(records.UnwritableError, match="no space left"):
+            run(composed())
     assert records.read_record(folder_of(composed())) is None
+    assert standing(composed()) == ("interrupted", "no space left")
+    assert run(composed())[0] == "done"
+
+
+def test_a_disk_that_is_full_on_the_way_is_no_outcome_of_the_run(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed("runtime.log_every_steps=1", "epochs=2", "runtime.checkpoint_every_steps=5")
+    append = records.append_row
+
+    def full(at: int, path: Path, row: dict[str, Any]) -> None:
+        append(path, row)
+        if row["step"] == at:
+            with path.open("a") as file:
+                file.write('{"step": ')
+            raise records.UnwritableError(f"{path} cannot be written: No space left on device")
+
+    for at in (3, 17):  # before the first checkpoint, and after it
+        with monkeypatch.context() as patched:
+            patched.setattr(records, "append_row", partial(full, at))
+            with pytest.raises(records.UnwritableError):
+                run(config)
+        text = f"{folder_of(config)}/metrics.jsonl cannot be written: No space left on device"
+        assert standing(config) == ("interrupted", text)
+    assert run(config)[0] == "done"
+    steps = [row["step"] for row in rows_of(config) if "train/loss" in row]
+    assert steps == list(range(1, 45))
+    assert standing(config) == ("done", None)
+
+
+def test_an_error_of_a_file_that_is_read_is_an_outcome(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*args: Any, **kwargs: Any) -> None:
+        raise OSError("a disk is broken")
+
+    monkeypatch.setattr(measure, "train", unreadable)
+    assert run(composed())[0] == "failed"
+
+
+def test_a_damaged_record_is_set_aside_and_the_run_goes_on(
+    composed: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = composed("router=dense")
+    folder = folder_of(config)
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text("{")
+    assert run(config)[0] == "done"
+    assert (folder / "record.damaged-1.json").read_text() == "{"
+    assert (
+        f"{folder}/record.json is no record of a run: it is set aside when the run is started again, as "
+        "record.damaged-1.json"
+    ) in caplog.messages
+    assert standing(config) == ("done", None)
+
+
+def test_a_run_that_was_taken_over_leaves_without_a_record(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed("runtime.log_every_steps=1")
+    attempts = folder_of(config) / "attempts"
+    append = records.append_row
+
+    def suspended(path: Path, row: dict[str, Any]) -> None:
+        append(path, row)
+        if row["step"] == 3:
+            (attempts / "0002.json").write_text("")
+
+    monkeypatch.setattr(records, "append_row", suspended)
+    status, shown = run(config)
+    assert status == "running"
+    assert shown.startswith(f"[1/1] run  the run was taken from process {os.getpid()} on ")
+    assert records.read_record(folder_of(config)) is None
+    assert [row["step"] for row in rows_of(config)] == [1, 2, 3]
 
 
 @pytest.fixture
@@ -537,6 +632,7 @@ def test_a_corrupt_image_is_named_and_leaves_no_record(
     assert str(caught.value).startswith(f"{broken} cannot be read as an image (")
     assert str(caught.value).endswith("): replace or remove it")
     assert records.read_record(folder_of(config)) is None
+    assert standing(config) == ("interrupted", str(caught.value))
 
 
 def test_data_that_is_missing_is_refused_before_anything_is_written(

@@ -37,7 +37,7 @@ def test_an_id_is_readable_and_a_file_name() -> None:
         ["router.noise_std=1"],
         ["placement='last_2'"],
         ["runtime.results=/elsewhere", "runtime.device=cpu", "runtime.workers=7", "runtime.threads=1"],
-        ["runtime.wandb=disabled", "runtime.log_every_steps=1", "runtime.retry=true"],
+        ["runtime.wandb=disabled", "runtime.log_every_steps=1", "runtime.retry=all"],
         ["parallel.data=2", "parallel.expert=2"],
     ],
 )

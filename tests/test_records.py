@@ -1,10 +1,8 @@
-"""A record is whole or not there, a run has one owner, and what is damaged is named."""
+"""A record is whole or not there, and what is damaged is named and kept."""
 
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,6 @@ import pytest
 from routerbench import records
 
 RECORD: dict[str, Any] = {"run_id": "a", "status": "done", "config": {"seed": 0, "router": {"name": "soft"}}}
-
-# Holds the lock on the file it is given until its standard input ends.
-OWNER = """
-import fcntl, sys
-file = open(sys.argv[1], "a+")
-fcntl.flock(file, fcntl.LOCK_EX)
-file.truncate(0); file.write("process 1 on far"); file.flush()
-print("mine", flush=True)
-sys.stdin.read()
-"""
 
 
 def exactly(text: str) -> str:
@@ -89,6 +77,41 @@ def test_a_record_that_cannot_be_written_as_json_leaves_nothing(tmp_path: Path) 
     assert names(tmp_path) == set()
 
 
+def test_a_disk_that_does_not_take_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    text = f"{tmp_path}/rows cannot be written: Is a directory"
+    for write in (
+        lambda: records.append_row(tmp_path / "rows", {"step": 1}),
+        lambda: records.write_text(tmp_path / "rows", "text"),
+    ):
+        with pytest.raises(records.UnwritableError, match=exactly(text)):
+            write()
+    with pytest.raises(records.UnwritableError, match=r"record\.json cannot be written: No such file"):
+        records.write_record(tmp_path / "absent", RECORD)
+
+
+def test_records_of_an_older_and_a_newer_program_are_read(tmp_path: Path) -> None:
+    older = {"schema": 1, **RECORD, "provenance": {"command": "routerbench train"}}
+    newer = {"schema": 3, **RECORD, "energy": {"joules": 12.5}}
+    for run_id, record in (("older", older), ("newer", newer)):
+        folder = records.run_folder(tmp_path, run_id)
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text(json.dumps(record))
+        assert records.read_record(folder) == record
+    assert records.read_records(tmp_path)["energy.joules"].fillna(0).tolist() == [12.5, 0]
+
+
+def test_a_record_that_is_set_aside_is_kept_and_none_of_a_run(tmp_path: Path) -> None:
+    folder = records.run_folder(tmp_path, "a")
+    folder.mkdir(parents=True)
+    for content in ("{", "[]"):
+        (folder / "record.json").write_text(content)
+        records.set_aside(folder, "damaged")
+    assert (folder / "record.damaged-1.json").read_text() == "{"
+    assert (folder / "record.damaged-2.json").read_text() == "[]"
+    assert list(records.each_record(tmp_path)) == []
+
+
 def test_correctness_comes_back_as_it_was_written(tmp_path: Path) -> None:
     records.write_correct(tmp_path, np.array([True, False, True]))
     correct = np.load(tmp_path / "correct.npy")
@@ -113,13 +136,18 @@ def test_rows_are_lines_of_json(tmp_path: Path) -> None:
         '{"status": "done"}',
         '{"status": "going", "config": {}}',
         '{"status": ["done"], "config": {}}',
+        json.dumps({"schema": 0, **RECORD}),
+        json.dumps({"schema": True, **RECORD}),
+        json.dumps({"schema": "1", **RECORD}),
+        json.dumps({"schema": 1, **RECORD, "status": "going"}),
         b"\xff",
     ],
 )
 def test_a_damaged_record_is_named(tmp_path: Path, content: str | bytes) -> None:
     path = tmp_path / "record.json"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(ValueError, match=exactly(f"{path} is no record of a run: remove it to run again")):
+    text = f"{path} is no record of a run: it is set aside when the run is started again"
+    with pytest.raises(ValueError, match=exactly(text)):
         records.read_record(tmp_path)
 
 
@@ -141,34 +169,3 @@ def test_records_are_rows_and_damaged_ones_are_named(tmp_path: Path) -> None:
 def test_a_folder_without_runs_has_no_rows(tmp_path: Path) -> None:
     frame = records.read_records(tmp_path)
     assert (len(frame), frame.attrs["damaged"]) == (0, [])
-
-
-def test_a_claim_names_its_owner_and_ends_with_the_block(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "a"
-    with records.claim(folder):
-        assert (folder / "lock").read_text() == f"process {os.getpid()} on {os.uname().nodename}"
-        with pytest.raises(records.RunningError), records.claim(folder):
-            pass
-    with records.claim(folder):
-        pass
-
-
-def test_a_claim_ends_with_an_error(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), records.claim(tmp_path):
-        raise KeyboardInterrupt
-    with records.claim(tmp_path):
-        pass
-
-
-def test_a_run_of_another_process_cannot_be_claimed_until_that_is_killed(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", OWNER, str(tmp_path / "lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"mine\n"
-        with pytest.raises(records.RunningError, match=exactly("process 1 on far")), records.claim(tmp_path):
-            pass
-        assert (tmp_path / "lock").read_text() == "process 1 on far"
-        other.kill()
-        other.wait()
-        with records.claim(tmp_path):
-            pass

@@ -350,7 +350,7 @@ def test_a_failed_run_goes_on_and_a_diverged_one_begins_again(
         with monkeypatch.context() as patched:
             patched.setattr(TrainingStep, "__call__", fail)
             assert run(config) in ("failed", "diverged")
-        assert run(composed("results", *words, "runtime.retry=true")) == "done"
+        assert run(composed("results", *words, "runtime.retry=all")) == "done"
         assert recorded(config)["provenance"]["restarts"] == restarts
         whole = composed("whole", f"seed={restarts}")
         assert run(whole) == "done"

@@ -40,7 +40,7 @@ def train(words: list[str]) -> int:
 
 def _train(words: list[str], arguments: Namespace) -> int:
     from routerbench.compose import compose_sweep
-    from routerbench.sweep.extras import check_extras
+    from routerbench.sweep.launchers import check_extras
     from routerbench.sweep.run import run_sweep
 
     check_extras(arguments.overrides)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from routerbench.ledger.attempts import latest
 from routerbench.ledger.entry import Entry, entry_of
 from routerbench.records import each_record, run_folder
 
@@ -39,12 +40,13 @@ class Ledger:
 
     def standing(self, run_id: str) -> Standing:
         """How the run of this id stands, `missing` where nothing is known of it."""
-        entry = self.entries.get(run_id)
+        entry, folder = self.entries.get(run_id), run_folder(self.results, run_id)
         if entry is not None:
             return Standing(entry.status, entry.error, entry)
-        if not run_folder(self.results, run_id).is_dir():
-            return Standing("missing", None, None)
-        return Standing("interrupted", None, None)
+        attempt = latest(folder)
+        if attempt is not None:
+            return Standing("running" if attempt.is_likely_alive() else "interrupted", str(attempt), None)
+        return Standing("interrupted" if folder.is_dir() else "missing", None, None)
 
     def run_ids(self) -> list[str]:
         """Of all runs that have a folder."""

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from routerbench.compose import Cell
+from routerbench.sweep.launchers import JOBLIB
 from routerbench.sweep.torchrun import num_processes
-
-JOBLIB = "hydra_plugins.hydra_joblib_launcher."
 
 
 def check_cores(launcher: Any, cells: Sequence[Cell]) -> None:

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,8 @@ class Job:
     """Of which the cells are parts."""
     config_dir: str | None
     """Where the user has files of their own."""
-    process: int
-    """That of the command."""
-    stop: Stop
+    stop: Stop | None
+    """By which the command ends it; None in a queue, where a job goes on without the command."""
 
     def __call__(self, config: Any) -> float:
         """Train, and give back the accuracy on the test set, in [0, 1].
@@ -47,7 +47,8 @@ class Job:
 
         name = run_id(identity(config))
         title = self.titles.get(name, name)
-        with heeded() as warned, self.stop.heard(warned):
+        heard = self.stop.heard if self.stop else nullcontext
+        with heeded() as warned, heard(warned):
             state = f"stopped by {warned.by}" if warned.by else self._train(config, title, warned)
         if state == "done":
             return _top1(Path(config.runtime.results), name)
@@ -83,8 +84,8 @@ class Job:
         if gc.get_freeze_count() == 0:
             gc.freeze()  # what is imported stays: to look at it takes each collection a fifth of a second
         # Several processes with a moving bar each would write over each other.
-        alone = None if os.getpid() == self.process else False
-        console = Console(quiet=int(os.environ.get("RANK", "0")) > 0, force_terminal=alone)
+        alone = self.stop is not None and self.stop.process == os.getpid()
+        console = Console(quiet=int(os.environ.get("RANK", "0")) > 0, force_terminal=None if alone else False)
         return experiment.run(
             config, command=self.command, repeat=repeat, console=console, title=title, warned=warned
         )

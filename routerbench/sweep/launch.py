@@ -23,22 +23,11 @@ from routerbench.sweep.outcome import left_of, standings
 from routerbench.sweep.stop import Stop
 from routerbench.sweep.torchrun import under_torchrun
 
-BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 LAST_TRY = 3  # of a cell that was in the midst when a process died
 
 
 class Ended(BaseException):
     """A signal has ended the command; as Hydra takes each Exception for one of a job, this is none."""
-
-
-def check_launcher(sweep: Sweep) -> None:
-    """Raise ValueError for a launcher that would start what torchrun has started."""
-    if under_torchrun() and sweep.hydra.hydra.launcher._target_ != BASIC:
-        name = sweep.hydra.hydra.runtime.choices["hydra/launcher"]
-        raise ValueError(
-            f"hydra/launcher={name} is not for a process of torchrun, for a rank never runs the sweep again: "
-            "leave one of them out (a cell with parallel.* starts its own torchrun)"
-        )
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from routerbench.signals import EXIT_CODE, RequeueError
 from routerbench.sweep.check import check_parts, check_settings
 from routerbench.sweep.cores import check_cores
 from routerbench.sweep.job import Job
-from routerbench.sweep.launch import Ended, check_launcher, ended_in_order, launch
+from routerbench.sweep.launch import Ended, ended_in_order, launch
+from routerbench.sweep.launchers import check_launcher, ends_with_the_command
 from routerbench.sweep.outcome import counts, exit_code, left_of, not_done, standings
 from routerbench.sweep.stop import stop_of_this_command
 from routerbench.sweep.torchrun import under_torchrun
@@ -25,9 +26,10 @@ def run_sweep(sweep: Sweep, command: str, config_dir: str | None) -> int:
     Raises ValueError, before anything runs, for a cell that cannot be run.
     """
     with stop_of_this_command() as stop:
+        heard = stop if ends_with_the_command(sweep.hydra.hydra) else None
         try:
             with ended_in_order(stop):
-                return _run(sweep, Job(_titles(sweep), command, config_dir, os.getpid(), stop))
+                return _run(sweep, Job(_titles(sweep), command, config_dir, heard))
         except RequeueError as error:  # of ranks, of which perhaps another was warned
             say(f"{error}: the same command goes on from there")
             return EXIT_CODE
@@ -39,7 +41,7 @@ def run_sweep(sweep: Sweep, command: str, config_dir: str | None) -> int:
 
 def _run(sweep: Sweep, job: Job) -> int:
     left = left_of(sweep.cells)
-    check_launcher(sweep)
+    check_launcher(sweep.hydra.hydra)
     check_settings(sweep, left)
     check_cores(sweep.hydra.hydra.launcher, left)
     if not left and not under_torchrun():

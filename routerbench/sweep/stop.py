@@ -1,46 +1,44 @@
 """How a command asks the jobs that it has on this machine to keep their state and end.
 
-A job may run in a process that the command cannot signal, or outlive the command. So both look at a folder,
-of which the command holds a lock for as long as it lives.
+A job may be in a process that the command cannot signal, and can outlive the command. So both look at a
+folder, of which the command holds a lock for as long as it lives, and each job another one.
 """
 
 import fcntl
+import os
+import shutil
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from routerbench.signals import Warned
+from routerbench.signals import EXIT_CODE, Warned
 
 SECONDS = 1.0  # between two looks
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Whether the jobs of a command are to end; a job on another machine sees none of it."""
+    """Whether the jobs of a command are to end."""
 
     folder: Path
+    process: int
+    """That of the command."""
 
     def say(self, why: str) -> None:
         """Ask all jobs to end, and wait until each has kept its state."""
         (self.folder / "why").write_text(why)
-        with (self.folder / "jobs").open() as jobs:
-            fcntl.flock(jobs, fcntl.LOCK_EX)
+        self._wait_for_jobs()
 
     def said(self) -> str | None:
         """Why jobs are to end, None while they are not."""
         try:
             return (self.folder / "why").read_text() or "its command"
         except FileNotFoundError:
-            pass
-        try:
-            with (self.folder / "command").open() as command:
-                fcntl.flock(command, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (FileNotFoundError, BlockingIOError):
-            return None
-        return "the end of its command"
+            return "the end of its command" if self._command_is_over() else None
 
     @contextmanager
     def heard(self, warned: Warned) -> Iterator[None]:
@@ -48,9 +46,11 @@ class Stop:
         over = threading.Event()
 
         def listen() -> None:
-            while not over.wait(SECONDS) and warned.by is None:
+            while warned.by is None and not over.wait(SECONDS):
                 warned.by = self.said()
 
+        if os.getpid() != self.process:
+            self._end_this_process_with_the_command()
         with self._job():
             warned.by = warned.by or self.said()
             listener = threading.Thread(target=listen, daemon=True)
@@ -63,10 +63,10 @@ class Stop:
 
     @contextmanager
     def _job(self) -> Iterator[None]:
-        """Inside, `say` waits; nothing on another machine."""
+        """Inside, those wait who wait for jobs."""
         try:
             file = (self.folder / "jobs").open()
-        except FileNotFoundError:
+        except FileNotFoundError:  # the command is over
             yield
             return
         with file:
@@ -76,6 +76,34 @@ class Stop:
             finally:
                 fcntl.flock(file, fcntl.LOCK_UN)  # of processes that it started too
 
+    def _command_is_over(self) -> bool:
+        try:
+            with (self.folder / "command").open() as command:
+                fcntl.flock(command, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except FileNotFoundError:
+            pass
+        return True
+
+    def _wait_for_jobs(self) -> None:
+        with suppress(FileNotFoundError), (self.folder / "jobs").open() as jobs:
+            fcntl.flock(jobs, fcntl.LOCK_EX)
+
+    def _end_this_process_with_the_command(self) -> None:
+        """For else it would wait for further jobs for minutes, and hold its memory."""
+
+        def watch() -> None:
+            while not self._command_is_over():
+                time.sleep(SECONDS)
+            self._wait_for_jobs()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            os._exit(EXIT_CODE)
+
+        name = f"watch of {self.folder}"
+        if all(thread.name != name for thread in threading.enumerate()):
+            threading.Thread(target=watch, name=name, daemon=True).start()
+
 
 @contextmanager
 def stop_of_this_command() -> Iterator[Stop]:
@@ -83,4 +111,4 @@ def stop_of_this_command() -> Iterator[Stop]:
     with TemporaryDirectory(prefix="routerbench-") as name, Path(name, "command").open("w") as command:
         fcntl.flock(command, fcntl.LOCK_EX)
         Path(name, "jobs").touch()
-        yield Stop(Path(name))
+        yield Stop(Path(name), os.getpid())

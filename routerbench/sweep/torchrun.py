@@ -33,7 +33,7 @@ def run_by_torchrun(config: Any, repeat: str, title: str, warned: Warned) -> str
     Raises ChildProcessError where they end without an outcome that nobody asked for.
     """
     from routerbench.identity import identity, run_id
-    from routerbench.ledger import read_ledger
+    from routerbench.ledger.ledger import read_ledger
 
     number = num_processes(config)
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}")

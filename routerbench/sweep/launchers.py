@@ -1,8 +1,13 @@
-"""Launchers and sweepers of Hydra that are extras of this package."""
+"""Hydra's launchers: those that are extras of this package, and where their jobs are."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Any
 
+from routerbench.sweep.torchrun import under_torchrun
+
+BASIC = "hydra._internal.core_plugins.basic_launcher."
+JOBLIB = "hydra_plugins.hydra_joblib_launcher."
 PLUGINS = {
     "joblib": "hydra_joblib_launcher",
     "submitit": "hydra_submitit_launcher",
@@ -22,6 +27,20 @@ def check_extras(overrides: Sequence[str]) -> None:
             and not _is_there(PLUGINS[extra])
         ):
             raise ValueError(f"{word} is an extra that is not installed: pip install 'routerbench[{extra}]'")
+
+
+def check_launcher(hydra: Any) -> None:
+    """Raise ValueError for a launcher that would start what torchrun has started."""
+    if under_torchrun() and not hydra.launcher._target_.startswith(BASIC):
+        raise ValueError(
+            f"hydra/launcher={hydra.runtime.choices['hydra/launcher']} is not for torchrun, for a "
+            "rank never runs the sweep again: leave one of them out (parallel.* starts a torchrun by itself)"
+        )
+
+
+def ends_with_the_command(hydra: Any) -> bool:
+    """Whether jobs are this command's own; those of a queue go on without it."""
+    return hydra.launcher._target_.startswith((BASIC, JOBLIB))
 
 
 def _is_there(plugin: str) -> bool:

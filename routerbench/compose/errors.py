@@ -1,0 +1,43 @@
+"""What is wrong with a command, in one line."""
+
+from collections.abc import Sequence
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from routerbench.checks import did_you_mean
+
+
+def one_line(error: Exception, overrides: Sequence[str]) -> str:
+    """What is wrong with the command, naming the setting, its value and what would do."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = sorted(error.options)
+        return f"{group}={name} is not one of: {', '.join(options)}{did_you_mean(name, options)}"
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        key = cause.full_key
+        words = [word for word in overrides if word.lstrip("+~").startswith((f"{key}=", f"{key}."))]
+        word = words[-1] if words else key
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+            return f"{word} is not a setting{_known_beside(key, overrides)}"
+        return f"{word}: {str(cause).splitlines()[0]}"
+    first, *more = str(error).strip().splitlines()
+    return f"{first}: {more[0]}" if isinstance(error, OverrideParseException) and more else first
+
+
+def _known_beside(key: str, overrides: Sequence[str]) -> str:
+    """What would do: the nearest setting, and those that stand where the key would."""
+    others = [word for word in overrides if not word.startswith((f"{key}=", f"{key}."))]
+    if not GlobalHydra.instance().is_initialized():
+        return ""  # not while composing
+    try:
+        node, parent = compose("train", others), key.rpartition(".")[0]
+        siblings = [str(name) for name in (OmegaConf.select(node, parent) if parent else node)]
+    except (HydraException, OmegaConfBaseException, TypeError):
+        return ""  # something else is wrong too; this is what is said first
+    place = f"{parent} has" if parent else "settings are"
+    return f"{did_you_mean(key.rpartition('.')[2], siblings)}; {place}: {', '.join(siblings)}"
