@@ -45,14 +45,19 @@ class Stop:
         """Inside there is a job, which is warned when it is to end, from the start where that was said."""
         over = threading.Event()
 
+        def look() -> None:
+            why = self.said()
+            if why is not None:  # otherwise a signal may just have said something else
+                warned.by = why
+
         def listen() -> None:
             while warned.by is None and not over.wait(SECONDS):
-                warned.by = self.said()
+                look()
 
         if os.getpid() != self.process:
             self._end_this_process_with_the_command()
         with self._job():
-            warned.by = warned.by or self.said()
+            look()
             listener = threading.Thread(target=listen, daemon=True)
             listener.start()
             try:
