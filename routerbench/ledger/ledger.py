@@ -1,11 +1,13 @@
 """The state of every run of a results folder."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from routerbench.ledger import index
 from routerbench.ledger.attempts import latest
 from routerbench.ledger.entry import Entry, entry_of
-from routerbench.records import each_record, run_folder
+from routerbench.records import read_record, run_folder
 
 STATES = ("done", "running", "interrupted", "failed", "diverged", "oom", "missing")
 UNFINISHED = ("running", "interrupted", "missing")
@@ -46,20 +48,35 @@ class Ledger:
         attempt = latest(folder)
         if attempt is not None:
             return Standing("running" if attempt.is_likely_alive() else "interrupted", str(attempt), None)
+        if folder / "record.json" in self.damaged:
+            return Standing("interrupted", "its record is damaged", None)
         return Standing("interrupted" if folder.is_dir() else "missing", None, None)
 
     def run_ids(self) -> list[str]:
         """Of all runs that have a folder."""
         runs = self.results / "runs"
-        return sorted(path.name for path in runs.iterdir()) if runs.is_dir() else []
+        if not runs.is_dir():
+            return []
+        with os.scandir(runs) as found:
+            return sorted(item.name for item in found if item.is_dir())
 
 
 def read_ledger(results: Path) -> Ledger:
     """The ledger of a folder; without runs it is empty."""
-    found = list(each_record(results))
-    entries = [entry_of(record, path.parent) for path, record in found if record is not None]
-    return Ledger(
-        results,
-        {entry.run_id: entry for entry in entries},
-        tuple(path for path, record in found if record is None),
-    )
+    known, runs = index.load(results), results / "runs"
+    found: index.Index = {}
+    damaged: list[Path] = []
+    for name, stamp in sorted(index.stamps(runs)) if runs.is_dir() else ():
+        if name in known and known[name][0] == stamp:
+            found[name] = known[name]
+            continue
+        try:
+            record = read_record(runs / name)
+        except (OSError, ValueError):
+            damaged.append(runs / name / "record.json")
+            continue
+        if record is not None:  # it may be taken away while we read
+            found[name] = (stamp, entry_of(record, runs / name))
+    if found != known:
+        index.save(results, found)
+    return Ledger(results, {name: entry for name, (_, entry) in found.items()}, tuple(damaged))
