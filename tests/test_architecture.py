@@ -35,6 +35,9 @@ WALK = (
     {"parts"},
     {"measure", "footprint", "load"},
     {"experiment"},
+    {"sweep.check", "sweep.job"},
+    {"sweep.launch"},
+    {"sweep.run"},
     {"commands.train"},
     {"cli"},
 )
@@ -51,7 +54,7 @@ VOCABULARY = {
 }
 # Heavy or opinionated packages, and the modules that may know them; a name that ends in a dot is a folder.
 HOMES = {
-    "hydra": {"commands.train", "sweep.launch", "parts.", "schema", "build", "compose."},
+    "hydra": {"commands.train", "sweep.launch", "sweep.job", "parts.", "schema", "build", "compose."},
     "wandb": {"tracking.", "report.runs.wandb_source"},
     "pandas": {"records", "report."},
     "matplotlib": {"bench.plot", "report.figures."},

@@ -3,6 +3,7 @@
 from routerbench.compose.asked import Asked, asked, compose_sweep
 from routerbench.compose.cells import Cell, Sweep
 from routerbench.compose.errors import one_line
+from routerbench.compose.products import Product
 from routerbench.compose.words import quoted, repeating
 
-__all__ = ["Asked", "Cell", "Sweep", "asked", "compose_sweep", "one_line", "quoted", "repeating"]
+__all__ = ["Asked", "Cell", "Product", "Sweep", "asked", "compose_sweep", "one_line", "quoted", "repeating"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from routerbench.compose.cells import Cell, Sweep, name, varied
-from routerbench.compose.composer import Composer
+from routerbench.compose.composer import Composer, of_program
 from routerbench.compose.errors import one_line
 from routerbench.compose.products import Product, products
 from routerbench.compose.words import is_swept, parsed
@@ -32,9 +33,13 @@ class Asked:
 
     words: list[Override]
     """Of the task."""
-    outer: DictConfig
-    """What the files that it names say of the sweep."""
     composer: Composer
+
+    @cached_property
+    def outer(self) -> DictConfig:
+        """What the files that the words name say of Hydra and of the sweep."""
+        files = [o for o in self.words if not is_swept(o) and self.composer.chooses_files(o)]
+        return self.composer.whole([str(word.input_line) for word in files])
 
     def products(self) -> list[Product]:
         """What all runs are: of every product each combination."""
@@ -62,8 +67,7 @@ def asked(overrides: Sequence[str], config_dir: str | None) -> Iterator[Asked]:
         composer = Composer(further, config_dir)
         of_task = [word for word in words if not word.is_hydra_override()]
         _refuse_new_keys(of_task, composer)
-        files = [str(o.input_line) for o in of_task if not is_swept(o) and composer.chooses_files(o)]
-        yield Asked(of_task, composer.whole(files), composer)
+        yield Asked(of_task, composer)
 
 
 def compose_sweep(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> Sweep:
@@ -73,15 +77,17 @@ def compose_sweep(overrides: Sequence[str], config_dir: str | None, multirun: bo
     multirun and for a new key that no part of the program reads.
     """
     with asked(overrides, config_dir) as command:
-        multirun = multirun or command.outer.hydra.mode == RunMode.MULTIRUN
-        if multirun:
-            batch = [list(words) for each in command.products() for words in product(*each.values())]
-        else:
-            batch = [[str(word.input_line) for word in command.words]]
-            for word in filter(is_swept, command.words):
-                raise ValueError(f"{word.input_line} gives several values: add -m to run them all")
+        swept = [str(word.input_line) for word in command.words if is_swept(word)]
+        if not multirun and not swept:
+            words = [str(word.input_line) for word in command.words]
+            whole = command.composer.whole(words)
+            if whole.hydra.mode != RunMode.MULTIRUN:
+                return Sweep([_cell(words, "", of_program(whole))], whole, multirun=False)
+        if not multirun and command.outer.hydra.mode != RunMode.MULTIRUN:
+            raise ValueError(f"{swept[0]} gives several values: add -m to run them all")
+        batch = [list(words) for each in command.products() for words in product(*each.values())]
         cells = _cells(command.composer, batch)
-        return Sweep(cells, command.composer.whole(batch[0]), multirun)
+        return Sweep(cells, command.composer.whole(batch[0]), multirun=True)
 
 
 def _cells(composer: Composer, batch: Sequence[Sequence[str]]) -> list[Cell]:
@@ -90,7 +96,7 @@ def _cells(composer: Composer, batch: Sequence[Sequence[str]]) -> list[Cell]:
     for number, words in enumerate(batch, start=1):
         of_cell = varied(words, shared)
         try:
-            cell = _cell(composer, words, of_cell)
+            cell = _cell(words, of_cell, composer.program(words))
         except ValueError as error:
             beginnings = [[word for word in words if word in shared], *([word] for word in words)]
             blamed = any(_line(composer, some) == str(error) for some in beginnings)
@@ -100,8 +106,7 @@ def _cells(composer: Composer, batch: Sequence[Sequence[str]]) -> list[Cell]:
     return list(cells.values())
 
 
-def _cell(composer: Composer, words: Sequence[str], of_cell: str) -> Cell:
-    config = composer.program(words)
+def _cell(words: Sequence[str], of_cell: str, config: DictConfig) -> Cell:
     try:
         return Cell(tuple(words), of_cell, config, identity(config))
     except OmegaConfBaseException as error:
@@ -111,7 +116,7 @@ def _cell(composer: Composer, words: Sequence[str], of_cell: str) -> Cell:
 def _line(composer: Composer, words: Sequence[str]) -> str | None:
     """What is wrong with these words by themselves."""
     try:
-        _cell(composer, words, "")
+        _cell(words, "", composer.program(words))
     except ValueError as error:
         return str(error)
     return None

@@ -29,6 +29,7 @@ class Composer:
     def __init__(self, further: Sequence[str], config_dir: str | None) -> None:
         self._further = tuple(further)
         self._config_dir = config_dir
+        self._groups: dict[str, bool] = {}
         self._of_files: dict[tuple[str, ...], bytes] = {}
         self._understood: dict[str, tuple[Override, bool]] = {}
 
@@ -38,9 +39,7 @@ class Composer:
             return True
         if isinstance(override.value(), dict):  # it is merged into what is there
             return False
-        key = override.key_or_group
-        options = GlobalHydra.instance().config_loader().get_group_options(key)
-        return bool(options) or (self._config_dir is not None and Path(self._config_dir, key).is_dir())
+        return self._is_group(override.key_or_group)
 
     def whole(self, words: Sequence[str]) -> DictConfig:
         """The configuration with Hydra's own node; raises ValueError for words that give none."""
@@ -61,6 +60,13 @@ class Composer:
         except (HydraException, OmegaConfBaseException, ValueError):
             return of_program(self.whole(words))  # all of it by Hydra, so that the error is Hydra's
         return config
+
+    def _is_group(self, key: str) -> bool:
+        if key not in self._groups:
+            options = GlobalHydra.instance().config_loader().get_group_options(key)
+            of_user = self._config_dir is not None and Path(self._config_dir, key).is_dir()
+            self._groups[key] = bool(options) or of_user
+        return self._groups[key]
 
     def _chosen(self, files: tuple[str, ...]) -> DictConfig:
         """What the files say, for the caller alone."""
