@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from routerbench.report.runs.run import Run, read_runs
 from routerbench.config import conf_dir
+from routerbench.report.runs.run import Run, read_runs
 from routerbench.report.runs.select import of_sweep, selected
 
 WriteRun = Callable[..., Path]
