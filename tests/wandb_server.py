@@ -339,14 +339,14 @@ def served() -> Iterator[StandIn]:
             self.wfile.write(answer)
 
         def _post(self, body: bytes) -> tuple[int, dict[str, Any]]:
+            stream = re.fullmatch(r"/files/[^/]+/([^/]+)/([^/]+)/file_stream", self.path)
+            if self.path != "/graphql" and stream is None:  # how W&B counts its users
+                return 404, {}
             key = base64.b64encode(f"api:{server.key}".encode()).decode()
             if self.headers["Authorization"] != f"Basic {key}":
                 return 401, {"errors": [{"message": "user is not logged in"}]}
-            if self.path == "/graphql":
+            if stream is None:
                 return 200, server.answer(json.loads(body))
-            stream = re.fullmatch(r"/files/[^/]+/([^/]+)/([^/]+)/file_stream", self.path)
-            if stream is None:  # how W&B counts its users
-                return 404, {}
             server.stream(stream[1], stream[2], json.loads(body))
             return 200, {}
 

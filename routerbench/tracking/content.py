@@ -77,9 +77,12 @@ def layer_table(record: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     return ["layer", *metrics], rows
 
 
-def digest_of(folder: Path) -> str:
-    """What changes with every change of `record.json`."""
-    return hashlib.sha256((folder / "record.json").read_bytes()).hexdigest()
+def digest_of(folder: Path) -> str | None:
+    """What changes with every change of `record.json`; None where there is none."""
+    try:
+        return hashlib.sha256((folder / "record.json").read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def _parts(name: str) -> tuple[str, str | None, str]:

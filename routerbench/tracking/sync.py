@@ -63,8 +63,8 @@ def look(results: Path) -> Found:
     for path, record in each_record(results):
         if record is None or record["run_id"] != path.parent.name:
             damaged.append(path)
-        else:
-            over.append(Over(path.parent, digest_of(path.parent)))
+        elif (digest := digest_of(path.parent)) is not None:  # else it is being run again
+            over.append(Over(path.parent, digest))
     runs = results / "runs"
     known = {path.parent.name for path in damaged} | {run.run_id for run in over}
     folders = sorted(path.name for path in runs.iterdir()) if runs.is_dir() else []
