@@ -12,10 +12,10 @@ routerbench compares Mixture-of-Experts routers for vision, head to head, at equ
 
   routerbench train router=expert_choice                     one run, on a data set that needs no download
   routerbench train -m router=token_choice,soft seed=0,1,2   every combination
-  routerbench train -m +sweep=routers                        a question of sweeps/
+  routerbench train -m +sweep=pocket_routers                 a question of sweeps/
   routerbench train --help                                   every setting
-  routerbench plan +sweep=routers [--detect 0.3]             what of it is done, and what the rest will take
-  routerbench status [+sweep=routers]                        how the runs stand, live on a terminal
+  routerbench plan +sweep=pocket_routers [--detect 0.3]      what of it is done, and what the rest will take
+  routerbench status [+sweep=pocket_routers]                 how the runs stand, live on a terminal
   routerbench report [--results DIR]                         results/ -> leaderboards
   routerbench sync                                           W&B is made equal to the records
   routerbench costs --gpus 64 model=vit_base                 memory and traffic of a layout of GPUs, on paper
