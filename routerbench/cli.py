@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from routerbench.commands import bench, costs, plan, report, status, sync, train
+from routerbench.commands import bench, costs, plan, report, status, sweep_to_wandb, sync, train
 from routerbench.commands.refusal import refuse
 
 USAGE = """\
@@ -18,6 +18,7 @@ routerbench compares Mixture-of-Experts routers for vision, head to head, at equ
   routerbench status [+sweep=pocket_routers]                 how the runs stand, live on a terminal
   routerbench report [--results DIR]                         results/ -> leaderboards
   routerbench sync                                           W&B is made equal to the records
+  routerbench sweep-to-wandb pocket_routers                  the same question as a sweep of W&B
   routerbench costs --gpus 64 model=vit_base                 memory and traffic of a layout of GPUs, on paper
   routerbench bench [layer] [router] [model] [memory]        what layers, routers, models cost on this machine
 """
@@ -35,7 +36,7 @@ def main() -> None:
     parser = Parser(prog="routerbench", usage=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="command", prog="routerbench", required=True)
     commands.add_parser("train", add_help=False, help="train what the settings say, and record it")
-    for command in (plan, status, report, sync, costs, bench):
+    for command in (plan, status, report, sync, sweep_to_wandb, costs, bench):
         command.add_to(commands)
     if sys.argv[1:2] == ["train"]:  # Hydra has a parser of its own
         sys.exit(train.train(sys.argv[2:]))
