@@ -14,6 +14,10 @@ class RequeueError(Exception):
     """A run was asked to stop; its state is kept."""
 
 
+class GivenBackError(Exception):
+    """Who heeded a signal before raised an error, as submitit does for a job that it does not put back."""
+
+
 @dataclass
 class Warned:
     """Whether somebody has asked to stop."""
@@ -37,7 +41,7 @@ def heeded() -> Iterator[Warned]:
     """Inside, the first signal that asks to stop is noted; the next one does what it did before.
 
     Afterwards a noted one is given to who heeded it before, if anybody did. Signals reach the main thread
-    alone: in another one nothing is noted.
+    alone: in another one nothing is noted. Raises GivenBackError where that goes wrong.
     """
     warned, noted = Warned(), []
     before = {}
@@ -55,7 +59,14 @@ def heeded() -> Iterator[Warned]:
         _restore(before)
     for number in noted:
         if callable(before[number]) and before[number] is not signal.default_int_handler:
-            signal.raise_signal(number)
+            _give_back(number)
+
+
+def _give_back(number: int) -> None:
+    try:
+        signal.raise_signal(number)
+    except Exception as error:
+        raise GivenBackError(str(error)) from error
 
 
 def _restore(handlers: dict[signal.Signals, object]) -> None:

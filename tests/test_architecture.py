@@ -54,7 +54,17 @@ VOCABULARY = {
 }
 # Heavy or opinionated packages, and the modules that may know them; a name that ends in a dot is a folder.
 HOMES = {
-    "hydra": {"commands.train", "sweep.launch", "sweep.job", "parts.", "schema", "build", "compose."},
+    "hydra": {
+        "commands.train",
+        "sweep.launch",
+        "sweep.job",
+        "sweep.context",
+        "sweep.choose",
+        "parts.",
+        "schema",
+        "build",
+        "compose.",
+    },
     "wandb": {"tracking.", "report.runs.wandb_source"},
     "pandas": {"records", "report."},
     "matplotlib": {"bench.plot", "report.figures."},

@@ -1,7 +1,6 @@
 """`routerbench train`: the words of Hydra, the sweep that they are, and its end."""
 
 import os
-import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -47,7 +46,7 @@ def _train(words: list[str], arguments: Namespace) -> int:
     if arguments.config_dir:  # a router of the user stands beside its yaml
         sys.path.insert(0, str(Path(arguments.config_dir).resolve()))
     sweep = compose_sweep(arguments.overrides, arguments.config_dir, arguments.multirun)
-    return run_sweep(sweep, f"routerbench train {shlex.join(words)}", arguments.config_dir)
+    return run_sweep(sweep, words, arguments.overrides, arguments.config_dir)
 
 
 def _show(words: list[str], arguments: Namespace) -> int:

@@ -85,6 +85,8 @@ def compose_sweep(overrides: Sequence[str], config_dir: str | None, multirun: bo
                 return Sweep([_cell(words, "", of_program(whole))], whole, multirun=False)
         if not multirun and command.outer.hydra.mode != RunMode.MULTIRUN:
             raise ValueError(f"{swept[0]} gives several values: add -m to run them all")
+        if command.outer.hydra.runtime.choices["hydra/sweeper"] != "basic" and not command.outer.union:
+            return Sweep([], command.outer, multirun=True)  # it chooses as it goes
         batch = [list(words) for each in command.products() for words in product(*each.values())]
         cells = _cells(command.composer, batch)
         return Sweep(cells, command.composer.whole(batch[0]), multirun=True)

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
 
 from routerbench.compose import Cell, Sweep
 from routerbench.sweep.torchrun import num_processes, under_torchrun
@@ -38,6 +40,16 @@ def check_parts(sweep: Sweep, cells: Sequence[Cell]) -> None:
         for cell in _first_of_each(of_data, lambda cell: str(cell.settings["model"])):
             with _named(sweep, cell):
                 parts.load_weights(cell.config, data.num_classes)
+
+
+def check_results(cells: Sequence[Cell]) -> None:
+    """Raise ValueError for a folder of results that cannot be written."""
+    for results in {str(cell.config.runtime.results) for cell in cells}:
+        try:
+            Path(results).mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=results).close()
+        except OSError as error:
+            raise ValueError(f"runtime.results={results} cannot be written: {error.strerror}") from error
 
 
 def _first_of_each(cells: Sequence[Cell], kind: Callable[[Cell], str]) -> list[Cell]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from routerbench.commands.refusal import say
-from routerbench.signals import RequeueError, Warned, heeded
+from routerbench.signals import GivenBackError, RequeueError, Warned, heeded
 from routerbench.sweep.stop import Stop
 
 
@@ -48,8 +48,12 @@ class Job:
         name = run_id(identity(config))
         title = self.titles.get(name, name)
         heard = self.stop.heard if self.stop else nullcontext
-        with heeded() as warned, heard(warned):
-            state = f"stopped by {warned.by}" if warned.by else self._train(config, title, warned)
+        state = "interrupted"
+        try:
+            with heeded() as warned, heard(warned):
+                state = f"stopped by {warned.by}" if warned.by else self._train(config, title, warned)
+        except GivenBackError as error:
+            say(f"{title}  {error}")
         if state == "done":
             return _top1(Path(config.runtime.results), name)
         raise NotDoneError(f"{title}: {state}")

@@ -7,17 +7,13 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import HydraContext
 
 from routerbench.commands.refusal import say
 from routerbench.compose import Cell, Sweep
-from routerbench.config import conf_dir
 from routerbench.signals import asking_to_stop
+from routerbench.sweep.context import hydra_context
 from routerbench.sweep.job import Job, NotDoneError, RefusedError
 from routerbench.sweep.outcome import left_of, standings
 from routerbench.sweep.stop import Stop
@@ -74,14 +70,10 @@ def launch(sweep: Sweep, cells: Sequence[Cell], job: Job) -> bool:
 
 @contextmanager
 def _launcher(sweep: Sweep, job: Job) -> Iterator[Any]:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        callbacks = Callbacks(sweep.hydra)
-        context = HydraContext(GlobalHydra.instance().config_loader(), callbacks)
-        callbacks.on_multirun_start(config=sweep.hydra, config_name="train")
+    with hydra_context(sweep) as context:
         yield Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=job, config=sweep.hydra
         )
-        callbacks.on_multirun_end(config=sweep.hydra, config_name="train")
 
 
 def _next_batch(left: dict[str, Cell], deaths: Counter[str]) -> dict[str, Cell]:

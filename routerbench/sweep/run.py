@@ -1,6 +1,7 @@
 """From a sweep to what became of it."""
 
 import os
+import shlex
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 from routerbench.commands.refusal import say
 from routerbench.compose import Cell, Sweep
 from routerbench.signals import EXIT_CODE, RequeueError
-from routerbench.sweep.check import check_parts, check_settings
+from routerbench.sweep.check import check_parts, check_results, check_settings
+from routerbench.sweep.choose import choose
 from routerbench.sweep.cores import check_cores
 from routerbench.sweep.job import Job
 from routerbench.sweep.launch import Ended, ended_in_order, launch
@@ -20,7 +22,7 @@ from routerbench.sweep.torchrun import under_torchrun
 EXIT_CODE_OF_CTRL_C = 130
 
 
-def run_sweep(sweep: Sweep, command: str, config_dir: str | None) -> int:
+def run_sweep(sweep: Sweep, words: list[str], overrides: list[str], config_dir: str | None) -> int:
     """Run the cells that are left, and say what became of all of them; gives back the exit code.
 
     Raises ValueError, before anything runs, for a cell that cannot be run.
@@ -29,7 +31,10 @@ def run_sweep(sweep: Sweep, command: str, config_dir: str | None) -> int:
         heard = stop if ends_with_the_command(sweep.hydra.hydra) else None
         try:
             with ended_in_order(stop):
-                return _run(sweep, Job(_titles(sweep), command, config_dir, heard))
+                job = Job(_titles(sweep), f"routerbench train {shlex.join(words)}", config_dir, heard)
+                if not sweep.cells:
+                    return _report(choose(sweep, overrides, job).cells)
+                return _run(sweep, job)
         except RequeueError as error:  # of ranks, of which perhaps another was warned
             say(f"{error}: the same command goes on from there")
             return EXIT_CODE
@@ -53,6 +58,7 @@ def _run(sweep: Sweep, job: Job) -> int:
         names = agreed(lambda: {cell.run_id for cell in left})
         left = [cell for cell in sweep.cells if cell.run_id in names]
         checked_by_all(lambda: check_parts(sweep, left))
+        checked_by_all(lambda: check_results(left))
         each_could_be = _launched(sweep, left, job)
         code = agreed(lambda: _report(sweep.cells))
         return code if each_could_be else 1

@@ -25,7 +25,7 @@ VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
 TINY = ("data=digits", "augment=none", "epochs=1", VIT, "num_experts=4", "runtime.wandb=disabled")
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 RAISES = """
-from routerbench.routers.hash import Hash
+from routerbench.routers.controls import Hash
 
 class Raises(Hash):
     def forward(self, tokens):
