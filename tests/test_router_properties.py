@@ -25,11 +25,14 @@ from routerbench.moe.transport import SOLVERS
 from routerbench.routers.controls import PositionRouter
 from routerbench.routers.fixed_mixtures import FixedMixture
 from routerbench.routers.soft import Soft
+from routerbench.schema import register_schema
 
+register_schema()  # the yamls multiply
 # What a yaml takes from the root of the configuration is drawn, so any number will do here.
 CONF: dict[str, Any] = {
     path.stem: OmegaConf.to_container(
-        OmegaConf.merge({"capacity_factor": 1.0}, {"router": OmegaConf.load(path)}), resolve=True
+        OmegaConf.merge({"slots_per_token": 1, "capacity_factor": 1.0}, {"router": OmegaConf.load(path)}),
+        resolve=True,
     )["router"]  # pyright: ignore
     for path in sorted((conf_dir() / "router").glob("*.yaml"))
     if path.stem != "dense"
