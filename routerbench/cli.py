@@ -5,7 +5,7 @@ import sys
 from typing import NoReturn
 
 from routerbench.commands import bench, costs, plan, report, status, sweep_to_wandb, sync, train
-from routerbench.commands.refusal import refuse
+from routerbench.refusal import refuse
 
 USAGE = """\
 routerbench compares Mixture-of-Experts routers for vision, head to head, at equal cost.

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from routerbench.commands.refusal import refuse
+from routerbench.refusal import refuse
 
 if TYPE_CHECKING:
-    from routerbench.sweep.detect import Comparison
-    from routerbench.sweep.plan import Plan
+    from routerbench.overview.detect import Comparison
+    from routerbench.overview.plan import Plan
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -38,9 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from routerbench.compose import compose_sweep
     from routerbench.ledger.ledger import read_ledger
-    from routerbench.sweep.plan import make_plan, results_of
-    from routerbench.sweep.plan_json import as_json
-    from routerbench.sweep.show_plan import show
+    from routerbench.overview.plan import make_plan, results_of
+    from routerbench.overview.plan_json import as_json
+    from routerbench.overview.show_plan import show
 
     _check(arguments)
     if arguments.config_dir:  # a router of the user stands beside its yaml
@@ -70,7 +70,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _comparisons(plan: "Plan", points: float) -> "list[Comparison]":
-    from routerbench.sweep.detect import comparisons  # and scipy
+    from routerbench.overview.detect import comparisons  # and scipy
 
     return comparisons(plan.rows, points)
 
@@ -78,14 +78,14 @@ def _comparisons(plan: "Plan", points: float) -> "list[Comparison]":
 def _told(found: "list[Comparison]", points: float | None) -> Iterator[str]:
     if points is None or not found:
         return
-    from routerbench.sweep.show_detect import detect_lines
+    from routerbench.overview.show_detect import detect_lines
 
     yield from detect_lines(found, points)
 
 
 def _pilot(arguments: argparse.Namespace, plan: "Plan") -> str:
     """What to do for want of a pilot."""
-    from routerbench.sweep.detect import pilot_words
+    from routerbench.overview.detect import pilot_words
 
     asked = f"detect={arguments.detect:g}"
     if len(plan.rows) < 2:

@@ -33,8 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from routerbench.ledger.ledger import read_ledger
-    from routerbench.sweep.show_status import lines, show_live, tracebacks
-    from routerbench.sweep.status import Status, as_json, status_of
+    from routerbench.overview.show_status import lines, show_live, tracebacks
+    from routerbench.overview.status import Status, as_json, status_of
 
     results, run_ids = _asked(arguments)
 
@@ -63,7 +63,7 @@ def _asked(arguments: argparse.Namespace) -> tuple[Path, Sequence[str] | None]:
             raise ValueError(f"results={results} is not a folder: give the one that holds runs/")
         return results, None
     from routerbench.compose import compose_sweep
-    from routerbench.sweep.plan import results_of
+    from routerbench.overview.plan import results_of
 
     if arguments.config_dir:  # a router of the user stands beside its yaml
         sys.path.insert(0, str(Path(arguments.config_dir).resolve()))

@@ -13,7 +13,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the YAML that `wandb sweep` takes."""
-    from routerbench.sweep.wandb_sweep import wandb_sweeps
+    from routerbench.tracking.wandb_sweep import wandb_sweeps
 
     print(wandb_sweeps(arguments.name, arguments.words), end="")
     return 0

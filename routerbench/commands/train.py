@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from routerbench.commands.refusal import refuse
+from routerbench.refusal import refuse
 
 NOT_TAKEN = ("config_name", "config_path", "experimental_rerun")
 SHOWN = ("help", "hydra_help", "cfg", "info", "shell_completion")

@@ -1,1 +1,1 @@
-"""A sweep: what is left of it, what that will take, and how it is run."""
+"""A sweep: its cells checked, launched and reported."""

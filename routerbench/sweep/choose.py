@@ -9,9 +9,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 
-from routerbench.commands.refusal import say
 from routerbench.compose import Sweep, compose_sweep
 from routerbench.compose.words import parsed
+from routerbench.refusal import say
 from routerbench.sweep.context import hydra_context
 from routerbench.sweep.job import Job, RefusedError
 from routerbench.sweep.torchrun import num_processes

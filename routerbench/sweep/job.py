@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routerbench.commands.refusal import say
+from routerbench.refusal import say
 from routerbench.signals import GivenBackError, RequeueError, Warned, heeded
 from routerbench.sweep.stop import Stop
 

@@ -10,8 +10,8 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 
-from routerbench.commands.refusal import say
 from routerbench.compose import Cell, Sweep
+from routerbench.refusal import say
 from routerbench.signals import asking_to_stop
 from routerbench.sweep.context import hydra_context
 from routerbench.sweep.job import Job, NotDoneError, RefusedError

@@ -6,8 +6,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from routerbench.commands.refusal import say
 from routerbench.compose import Cell, Sweep
+from routerbench.refusal import say
 from routerbench.signals import EXIT_CODE, RequeueError
 from routerbench.sweep.check import check_parts, check_results, check_settings
 from routerbench.sweep.choose import choose

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from routerbench.commands.refusal import say
+from routerbench.refusal import say
 from routerbench.signals import Warned
 
 

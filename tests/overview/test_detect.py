@@ -11,10 +11,10 @@ import pytest
 from routerbench import cli
 from routerbench.compose import Sweep
 from routerbench.ledger.ledger import read_ledger
+from routerbench.overview.detect import Needed, comparisons, pilot_words
+from routerbench.overview.plan import Plan, make_plan, results_of
+from routerbench.overview.show_detect import detect_lines
 from routerbench.stats import seeds_needed
-from routerbench.sweep.detect import Needed, comparisons, pilot_words
-from routerbench.sweep.plan import Plan, make_plan, results_of
-from routerbench.sweep.show_detect import detect_lines
 
 SweepOf = Callable[..., Sweep]
 WriteRun = Callable[..., Path]

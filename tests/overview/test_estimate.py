@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from routerbench.ledger.entry import Entry
-from routerbench.sweep.estimate import Estimate, Expected, Experience, Size, expected
+from routerbench.overview.estimate import Estimate, Expected, Experience, Size, expected
 
 RUN = Entry(
     run_id="dense-s0",

@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from routerbench.compose import Sweep
-from routerbench.sweep.estimate import Estimate
+from routerbench.overview.estimate import Estimate
+from routerbench.overview.plan import Plan, Row
+from routerbench.overview.units import duration, in_thousands, numbers
 from routerbench.sweep.named import bounded, counts_line, named_lines
-from routerbench.sweep.plan import Plan, Row
-from routerbench.sweep.units import duration, in_thousands, numbers
 
 NONE = "-"
 HEADS = ("FLOPs per\nimage", "FLOPs\nleft", "time\nleft", "disk\nleft")

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from routerbench.overview.detect import CONFIDENCE, POWER, Comparison, Needed
 from routerbench.stats import MOST_SEEDS
-from routerbench.sweep.detect import CONFIDENCE, POWER, Comparison, Needed
 
 
 def detect_lines(found: Sequence[Comparison], points: float) -> Iterator[str]:

@@ -11,7 +11,7 @@ from routerbench.compose import Cell, Sweep
 from routerbench.config import check
 from routerbench.identity import group_id, twin_id
 from routerbench.ledger.ledger import STATES, Ledger, Standing, is_left
-from routerbench.sweep.estimate import Expected, Experience, expected
+from routerbench.overview.estimate import Expected, Experience, expected
 
 # What is no part of an identity can be wrong though the same configuration has run; but for these.
 HARMLESS = ("runtime.results=", "runtime.retry=")
@@ -133,7 +133,7 @@ def _experience(twins: set[str], ledger: Ledger) -> dict[str, Experience]:
 def _told(row: Row, earlier: Experience) -> Row:
     """With what one of its runs will take, or why there can be none."""
     # Here, because a finished sweep can do without torch.
-    from routerbench.sweep.possible import device_here, size_of
+    from routerbench.overview.possible import device_here, size_of
 
     config = row.cells[0].config
     try:

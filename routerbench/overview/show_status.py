@@ -9,10 +9,10 @@ from rich.live import Live
 from rich.text import Text
 
 from routerbench.ledger.ledger import Standing
+from routerbench.overview.status import Status, progress_of
 from routerbench.progress import news
 from routerbench.records import read_record, run_folder
 from routerbench.sweep.named import MOST_NAMED, bounded, counts_line, named_lines
-from routerbench.sweep.status import Status, progress_of
 
 REFRESH_SECONDS = 2.0
 SHARE_OF_LOOKING = 0.1  # at most, of the time, however large the folder is

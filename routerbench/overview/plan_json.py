@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from routerbench.sweep.plan import Plan, Row
+from routerbench.overview.plan import Plan, Row
 
 if TYPE_CHECKING:  # it brings scipy
-    from routerbench.sweep.detect import Comparison
+    from routerbench.overview.detect import Comparison
 
 
 def as_json(plan: Plan, found: Sequence["Comparison"]) -> dict[str, Any]:

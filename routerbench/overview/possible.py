@@ -4,8 +4,8 @@ import torch
 from omegaconf import DictConfig
 
 from routerbench.device import choose_device
+from routerbench.overview.estimate import Size
 from routerbench.provenance import device_name
-from routerbench.sweep.estimate import Size
 
 
 def device_here(config: DictConfig) -> str:

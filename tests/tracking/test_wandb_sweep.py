@@ -10,7 +10,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from routerbench.commands import sweep_to_wandb
 from routerbench.compose import compose_sweep
-from routerbench.sweep.wandb_sweep import wandb_sweeps
+from routerbench.tracking.wandb_sweep import wandb_sweeps
 
 
 def converted(name: str, *words: str) -> list[dict[str, Any]]:

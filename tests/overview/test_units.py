@@ -2,7 +2,7 @@
 
 import pytest
 
-from routerbench.sweep.units import duration, in_thousands, numbers
+from routerbench.overview.units import duration, in_thousands, numbers
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from rich.console import Console
 from routerbench import cli
 from routerbench.compose import Sweep
 from routerbench.ledger.ledger import read_ledger
+from routerbench.overview.estimate import Estimate
+from routerbench.overview.plan import Plan, make_plan, results_of
+from routerbench.overview.possible import device_here
+from routerbench.overview.show_plan import lines, table
 from routerbench.records import run_folder
 from routerbench.sweep import named
-from routerbench.sweep.estimate import Estimate
-from routerbench.sweep.plan import Plan, make_plan, results_of
-from routerbench.sweep.possible import device_here
-from routerbench.sweep.show_plan import lines, table
 
 SweepOf = Callable[..., Sweep]
 WriteRun = Callable[..., Path]

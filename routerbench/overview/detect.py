@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from routerbench.config import is_dense
+from routerbench.overview.plan import Row
 from routerbench.stats import Spread, paired_spread, seeds_needed
 from routerbench.stats.contrasts import NO_SPREAD
-from routerbench.sweep.plan import Row
 
 ALPHA = 0.05
 POWER = 0.8

@@ -13,11 +13,11 @@ from rich.console import Console
 from routerbench import cli
 from routerbench.ledger.entry import Entry
 from routerbench.ledger.ledger import Standing
+from routerbench.overview import show_status
+from routerbench.overview.show_status import lines, show_live
+from routerbench.overview.status import TAIL_BYTES, Status, progress_of
 from routerbench.records import append_row
-from routerbench.sweep import show_status
 from routerbench.sweep.named import bounded
-from routerbench.sweep.show_status import lines, show_live
-from routerbench.sweep.status import TAIL_BYTES, Status, progress_of
 
 WriteRun = Callable[..., Path]
 ENTRY = Entry(

@@ -1,0 +1,1 @@
+"""How a sweep stands, and what is left of it: what it will take, and how many seeds would tell."""
