@@ -47,10 +47,8 @@ def test_a_multirun_trains_every_cell_and_shows_it(
     *lines, last = done.stdout.splitlines()
     assert last == "4 done"
     assert [line.split("  ")[:2] for line in lines] == [
-        [f"[{number}/4] pocket_vit {name} seed {seed}", f"epoch {epoch}/3"]
-        for number, (name, seed) in enumerate(
-            ((name if name == "dense" else f"{name} last_2", seed) for name in ROUTERS for seed in (0, 1)), 1
-        )
+        [f"[{number}/4] router={name} seed={seed}", f"epoch {epoch}/3"]
+        for number, (name, seed) in enumerate(((name, seed) for name in ROUTERS for seed in (0, 1)), 1)
         for epoch in range(1, 4)
     ]
 
