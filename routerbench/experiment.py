@@ -142,6 +142,10 @@ def _clear(folder: Path) -> None:
     with records.writing(folder):
         for earlier in ("correct.npy", "routing.npz", *FILES.values()):
             (folder / earlier).unlink(missing_ok=True)
+        for half in folder.glob(records.HALF_WRITTEN):  # by a process that was killed
+            half.unlink()
+        for half in folder.glob("checkpoint/.step-*"):
+            shutil.rmtree(half)
 
 
 def _with_fewer_images_at_once(

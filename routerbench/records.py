@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas
 
 SCHEMA = 1
+HALF_WRITTEN = ".*.[0-9]*"  # the names of what `replaced` has not put in place
 STATUSES = ("done", "failed", "diverged", "oom")
 
 

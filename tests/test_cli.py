@@ -127,8 +127,8 @@ REFUSED = [
     ),
     (
         ["-m", "router=dense", "data=digits", "model.weights=null,pyproject.toml"],  # no run has begun
-        "model.weights=pyproject.toml does not exist: give pretrained, a file (.safetensors .pth .pt) or the "
-        "folder of a run",
+        "cell 2 of 2 (model.weights=pyproject.toml): model.weights=pyproject.toml does not exist: give "
+        "pretrained, a file (.safetensors .pth .pt) or the folder of a run",
     ),
     (
         ["model.name=pvt_v2_b0"],
@@ -175,19 +175,21 @@ REFUSED = [
     (["-m", "router=soft,sotf"], f"router=sotf is not one of: {ROUTERS} (did you mean soft?)"),
     (
         ["-m", "router=soft,hash", "placement=last_2,lats_2"],
-        f"placement=lats_2 is not one of: {PLACEMENTS} (did you mean last_2?)",
+        f"cell 2 of 4 (router=soft placement=lats_2): placement=lats_2 is not one of: {PLACEMENTS} (did you "
+        "mean last_2?)",
     ),
     (
         ["-m", "router=soft,hash", "group=image,8"],
-        "group=8 would mix images: Soft routes each alone, group=image",
+        "cell 2 of 4 (router=soft group=8): group=8 would mix images: Soft routes each alone, group=image",
     ),
-    (["-m", "seed=-1,0"], "seed=-1 must be a number of at least 0"),
-    (["-m", "data=digits,folder"], FOLDER),
+    (["-m", "seed=-1,0"], "cell 1 of 2 (seed=-1): seed=-1 must be a number of at least 0"),
+    (["-m", "data=digits,folder"], f"cell 2 of 2 (data=folder): {FOLDER}"),
     (
         ["-m", "+sweep=routers", "sed=4"],
         "sed=4 is not a setting (did you mean seed?); settings are: router, model, placement, num_experts, "
-        "capacity_factor, group, expert_init, expert_mlp_ratio, expert_dropout, extra_skip, seed, data, "
-        "augment, epochs, batch_size, optim, precision, eval_every, loss, mix, ema, eval, runtime, parallel",
+        "slots_per_token, capacity_factor, group, expert_init, expert_mlp_ratio, expert_dropout, extra_skip, "
+        "seed, data, augment, epochs, batch_size, optim, precision, eval_every, loss, mix, ema, eval, "
+        "runtime, parallel, union",
     ),
 ]
 
@@ -230,8 +232,9 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path, capfd: pytest.Captu
         for flags in ([], ["-m", "seed=0,1"]):
             assert train.train([*flags, *words]) == 2
         first, second = capfd.readouterr().err.splitlines()
-        assert first == second
-        return first.removeprefix("routerbench: ")
+        reason = first.removeprefix("routerbench: ")
+        assert second == f"routerbench: cell 1 of 2 (seed=0): {reason}"
+        return reason
 
     images = tmp_path / "images"
     assert refused() == (
@@ -248,21 +251,31 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path, capfd: pytest.Captu
     assert files(tmp_path) == ["images", "images/train", "images/train/cat", "images/val", "images/val/cat"]
 
 
-@pytest.mark.parametrize("flags", [[], ["-m", "seed=0,1"]])
-def test_a_corrupt_image_is_one_line_and_ends_all_runs(
-    flags: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("flags", "titles"),
+    [
+        ([], ["[1/1] pocket_vit expert_choice last_2 seed 0"]),
+        (["-m", "seed=0,1"], ["[1/2] seed=0", "[2/2] seed=1"]),
+    ],
+)
+def test_a_corrupt_image_is_one_line_and_no_outcome(
+    flags: list[str], titles: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for part in ("train", "val"):
         (tmp_path / "images" / part / "cat").mkdir(parents=True)
         (tmp_path / "images" / part / "cat" / "1.png").write_text("no image")
     words = [*TINY[1:], "data=folder", f"data.path={tmp_path}/images", "data.image_size=32", "batch_size=1"]
-    assert train.train([*flags, *words, "runtime.workers=0", "runtime.wandb=disabled"]) == 2
-    broken = tmp_path / "images/train/cat/1.png"
-    assert capfd.readouterr().err == (
-        f"routerbench: {broken} cannot be read as an image (UnidentifiedImageError): replace or remove it\n"
+    assert train.train([*flags, *words, "runtime.workers=0", "runtime.wandb=disabled"]) == 1
+    reason = (
+        f"{tmp_path}/images/train/cat/1.png cannot be read as an image (UnidentifiedImageError): replace or "
+        "remove it"
     )
+    shown = capfd.readouterr()
+    assert shown.err.splitlines() == [f"{title}  {reason}" for title in titles]
+    first, *lines = shown.out.splitlines()
+    assert first == f"{len(titles)} interrupted"
+    assert [line.partition("  ")[2] for line in lines] == [reason] * len(titles)
     assert not list(tmp_path.rglob("record.json"))
-    assert not list(tmp_path.glob("results/runs/*"))
 
 
 # Without the checks of types, which the tests put before those of the program.
@@ -304,20 +317,15 @@ def test_done_is_code_0_and_a_second_time_nothing_is_left_to_do(
     assert shown.err == ""
     # Three of the four combinations are the dense run.
     assert [line.split("  ")[0] for line in shown.out.splitlines()] == [
-        "[1/2] pocket_vit soft last_2 seed 0",
-        "[2/2] pocket_vit dense seed 0",
-        "[2/2] pocket_vit dense seed 0",
-        "[2/2] pocket_vit dense seed 0",
+        "[1/2] router=soft placement=last_2",
+        "[2/2] router=soft placement=none",
         "2 done",
     ]
     (record, _) = map(Path.read_text, sorted(tmp_path.glob("results/runs/*/record.json"), reverse=True))
     again = ["routerbench", "train", "router=soft", "placement=last_2", *TINY, "runtime.wandb=disabled"]
     assert sorted(shlex.split(json.loads(record)["provenance"]["repeat"])) == sorted(again)
     assert train.train(words) == 0
-    assert capfd.readouterr().out.splitlines()[-2:] == [
-        "[2/2] pocket_vit dense seed 0  done before",
-        "2 done",
-    ]
+    assert capfd.readouterr().out == "2 done\n"
 
 
 def test_a_run_that_fails_is_code_1_and_is_named_and_the_others_go_on(
@@ -334,7 +342,10 @@ def test_a_run_that_fails_is_code_1_and_is_named_and_the_others_go_on(
     assert train.train(["-m", *words, "seed=0,1"]) == 1
     lines = capfd.readouterr().out.splitlines()
     (failed,) = [path.parent for path in tmp_path.glob("results/runs/*s0*/record.json")]
-    assert lines[-2:] == ["1 failed, 1 done", f"failed: {failed.relative_to(tmp_path)}"]
+    assert lines[-2:] == [
+        "1 done, 1 failed",
+        f"failed: {failed.relative_to(tmp_path)}  RuntimeError: boom",
+    ]
     assert train.train(words) == 1
     assert train.train([*words, "seed=1"]) == 0
     assert train.train([*words, "runtime.retry=all"]) == 0

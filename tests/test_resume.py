@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,9 @@ from routerbench.data.image_files import CorruptImageError
 from routerbench.identity import identity, run_id
 from routerbench.signals import RequeueError, Warned
 from routerbench.step import DivergedError, StepResult, TrainingStep
+
+# Python 3.12 warns that forking a process with threads may lock; torch's loader forks.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 EPOCHS, STEPS_PER_EPOCH = 2, 4
 # Everything that could go on differently: noise, drop path, parts, Mixup, averages, images cropped at random.
@@ -267,6 +271,19 @@ def test_a_scheduler_reads_from_the_exit_code_that_the_run_is_to_be_queued_again
     )
     (folder,) = (tmp_path / "runs").iterdir()
     assert not (folder / "record.json").exists()
+
+
+def test_what_a_killed_process_was_writing_is_taken_away(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, config = composed("whole"), composed("stopped", "runtime.checkpoint_every_steps=3")
+    stopped_at(4, config, monkeypatch)
+    folder = folder_of(config)
+    (folder / ".weights.safetensors.4711").write_text("half")
+    shutil.copytree(folder / "checkpoint" / "step-000000003", folder / "checkpoint" / ".step-000000004")
+    assert run(config) == run(whole) == "done"
+    assert outcome(config) == outcome(whole)
+    assert not list(folder.rglob(".*"))
 
 
 def test_a_killed_process_leaves_what_another_goes_on_from(images: Path, tmp_path: Path) -> None:

@@ -46,8 +46,12 @@ class Attempt:
         self._heart.start()
 
     def check(self) -> None:
-        """Raise LostError where this attempt is not the latest any more: before anything is written."""
-        paths = _paths(self._path.parent)
+        """Raise LostError where this attempt is not the latest any more: before anything is written.
+
+        Raises UnwritableError where that cannot be told.
+        """
+        with writing(self._path):
+            paths = _paths(self._path.parent)
         if not paths or paths[-1] != self._path:
             taken = sighting.sighting(paths[-1]) if paths else None
             by = f"by {taken.owner}" if taken and taken.owner else "with its folder"

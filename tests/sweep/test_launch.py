@@ -1,0 +1,207 @@
+"""Cells in the processes of a launcher: what becomes of them, and in which order they are tried again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from routerbench.commands import train
+from routerbench.compose import compose_sweep
+from routerbench.sweep import launch, outcome
+from routerbench.sweep.cores import check_cores
+from routerbench.sweep.job import Job
+
+VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
+TINY = ("data=digits", "augment=none", "epochs=1", VIT, "num_experts=4", "runtime.wandb=disabled")
+JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+RAISES = """
+from routerbench.routers.hash import Hash
+
+class Raises(Hash):
+    def forward(self, tokens):
+        raise RuntimeError("boom")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    path = sys.path.copy()
+    yield
+    sys.path[:] = path
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "routerbench", "train", *TINY, *words]
+
+
+def statuses(folder: Path) -> Counter[str]:
+    records = folder.glob("results/runs/*/record.json")
+    return Counter(json.loads(path.read_text())["status"] for path in records)
+
+
+def a_router_that_raises(folder: Path) -> None:
+    (folder / "mine" / "router").mkdir(parents=True)
+    (folder / "mine" / "raises_in_forward.py").write_text(RAISES)
+    text = "defaults: [hash]\n_target_: raises_in_forward.Raises\nname: raises\n"
+    (folder / "mine" / "router" / "raises.yaml").write_text(text)
+
+
+def test_cells_in_two_processes_fail_and_diverge_alone(tmp_path: Path) -> None:
+    a_router_that_raises(tmp_path)
+    words = ("-m", "--config-dir", "mine", *JOBLIB, "router=dense,raises", "optim.lr=0.001,1e12")
+    done = subprocess.run(command(*words), capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert statuses(tmp_path) == {"done": 1, "diverged": 1, "failed": 2}
+    lines = done.stdout.splitlines()
+    (counts,) = [number for number, line in enumerate(lines) if line == "1 done, 2 failed, 1 diverged"]
+    assert [line.partition(":")[0] for line in lines[counts + 1 :]] == ["diverged", "failed", "failed"]
+    assert all(line.endswith("  RuntimeError: boom") for line in lines[counts + 2 :])
+    assert not list(tmp_path.rglob("multirun*"))
+
+
+def test_a_signal_ends_all_processes_in_order(tmp_path: Path) -> None:
+    words = command("-m", *JOBLIB, "seed=0,1,2", "epochs=5000", "runtime.log_every_steps=1")
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(list(tmp_path.glob("results/runs/*/metrics.jsonl"))) == 2)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == os.EX_TEMPFAIL, err
+    assert "stopped by SIGTERM: the same command goes on with what is not done" in err.splitlines()
+    assert len(list(tmp_path.glob("results/runs/*/checkpoint/step-*"))) == 2
+    assert "2 interrupted, 1 missing" in out.splitlines()
+
+
+def wait_for(there: Any) -> None:
+    until = time.monotonic() + 100
+    while not there():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_job_that_submitit_warns_is_put_back_and_goes_on(tmp_path: Path) -> None:
+    words = command("hydra/launcher=submitit_local", "epochs=30", "runtime.log_every_steps=1")
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: list(tmp_path.glob("results/runs/*/metrics.jsonl")))
+    (attempt,) = tmp_path.glob("results/runs/*/attempts/*.json")
+    os.kill(json.loads(attempt.read_text())["pid"], signal.SIGUSR2)
+    out, _ = process.communicate(timeout=100)
+    assert (process.returncode, out) == (0, "1 done\n")
+    (record,) = tmp_path.glob("results/runs/*/record.json")
+    assert json.loads(record.read_text())["provenance"]["restarts"] == 1
+
+
+def test_a_cell_of_two_processes_is_a_torchrun_of_its_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["-m", *TINY, "router=token_choice", "seed=0,1", "parallel.data=2"]
+    assert train.train(words) == 0
+    shown = capfd.readouterr()
+    assert shown.out.splitlines()[-1] == "2 done"
+    assert "[1/2] seed=0  2 processes" in shown.out.splitlines()
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("results/runs/*/record.json")]
+    assert [record["provenance"]["parallel"]["data"] for record in records] == [2, 2]
+
+
+class Launcher:
+    """Runs no cell; a pool that breaks with each of `killers`."""
+
+    def __init__(self, killers: set[str], states: dict[str, str]) -> None:
+        self.killers, self.states = killers, states
+        self.batches: list[list[str]] = []
+
+    def launch(self, words: list[list[str]], initial_job_idx: int) -> list[Any]:
+        seeds = [word for cell in words for word in cell if word.startswith("seed=")]
+        self.batches.append(seeds)
+        for seed in seeds:
+            if seed in self.killers:
+                self.states |= dict.fromkeys(seeds[seeds.index(seed) :][:2], "interrupted")
+                raise BrokenProcessPool("killed")
+            self.states[seed] = "done"
+        return []
+
+
+@pytest.mark.parametrize(
+    ("killers", "batches"),
+    [
+        (set(), [["0", "1", "2", "3"]]),
+        # 1 takes 2 with it each time they are together; 3, which had not begun, comes first.
+        ({"1"}, [["0", "1", "2", "3"], ["3"], ["1", "2"], ["1"], ["2"]]),
+    ],
+)
+def test_what_a_death_leaves_is_launched_again(
+    killers: set[str],
+    batches: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sweep = compose_sweep(["seed=0,1,2,3"], None, multirun=True)
+    states: dict[str, str] = {}
+    launcher = Launcher({f"seed={killer}" for killer in killers}, states)
+
+    def standings(cells: Any) -> list[Any]:
+        found = [states.get(f"seed={cell.config.seed}", "missing") for cell in cells]
+        return [SimpleNamespace(state=state) for state in found]
+
+    monkeypatch.setattr(outcome, "standings", standings)
+    monkeypatch.setattr(launch, "standings", standings)
+    monkeypatch.setattr(launch, "_launcher", lambda sweep, job: Opened(launcher))
+    each_could_be = launch.launch(sweep, sweep.cells, Job({}, "", None, None))
+    assert launcher.batches == [[f"seed={seed}" for seed in batch] for batch in batches]
+    assert each_could_be == (not killers)
+    given_up = [line for line in capsys.readouterr().err.splitlines() if "given up" in line]
+    assert given_up == [
+        f"cell {int(killer) + 1} of 4 (seed={killer}): its process was killed 3 times: it is given up"
+        for killer in killers
+    ]
+
+
+class Opened:
+    def __init__(self, launcher: Launcher) -> None:
+        self.launcher = launcher
+
+    def __enter__(self) -> Launcher:
+        return self.launcher
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def test_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    sweep = compose_sweep(["seed=0,1", "runtime.threads=2", *JOBLIB], None, multirun=True)
+    text = (
+        "hydra.launcher.n_jobs=2 with runtime.threads=2 is 4 threads at once for 2 cores: give less of one "
+        "of them"
+    )
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        check_cores(sweep.hydra.hydra.launcher, sweep.cells)
+
+
+def test_a_rank_never_runs_the_sweep_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert train.train(["-m", *TINY, *JOBLIB, "seed=0,1"]) == 2
+    assert capsys.readouterr().err == (
+        "routerbench: hydra/launcher=joblib is not for torchrun, for a rank never runs the sweep again: "
+        "leave one of them out (parallel.* starts a torchrun by itself)\n"
+    )
+
+
+def test_a_launcher_that_is_not_installed_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("hydra_plugins")
+    assert train.train(["-m", "seed=0,1", "hydra/launcher=ray"]) == 2
+    assert capsys.readouterr().err == (
+        "routerbench: hydra/launcher=ray is an extra that is not installed: pip install 'routerbench[ray]'\n"
+    )
