@@ -18,7 +18,7 @@ install: .venv/installed  ## make .venv and install routerbench with its develop
 	@touch $@
 
 demo: install  ## six routers, the dense twin and two controls on real images, three seeds, then the board
-	$(BIN)/routerbench train -m +sweep=routers runtime.results=$(RESULTS); \
+	$(BIN)/routerbench train -m +sweep=demo runtime.results=$(RESULTS); \
 	status=$$?; $(BIN)/routerbench report --results $(RESULTS) && exit $$status
 
 report: install  ## the report of results/pocket, also pasted into README.md and docs/report.md
@@ -48,6 +48,6 @@ format: install  ## format the code and mend what the linter can
 
 smoke: install  ## the demo on a small data set for one epoch, through to the board
 	rm -rf $(SMOKE)
-	$(BIN)/routerbench train -m +sweep=routers seed=0,1 data=digits augment=none epochs=1 \
+	$(BIN)/routerbench train -m +sweep=demo seed=0,1 data=digits augment=none epochs=1 \
 		runtime.results=$(SMOKE) runtime.wandb=disabled
 	$(BIN)/routerbench report --results $(SMOKE)

@@ -9,7 +9,11 @@ from typing import Any
 import hydra
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from routerbench.compose import compose_sweep, quoted, repeating
 from routerbench.config import conf_dir
@@ -68,9 +72,9 @@ def refused(*words: str, multirun: bool = False) -> str:
         (["-m"], ["router=soft,hash", "seed=0,1", "epochs=2"], 4),
         (["--multirun"], ["seed=range(0,2)", "placement=[0],[1,2]", "hydra.job.name=x"], 4),
         ([], ["hydra.mode=MULTIRUN", "seed=0,1"], 2),
-        (["-m"], ["+sweep=placements", "seed=4"], 4),
-        (["-m"], ["+sweep=routers", "seed=0,1", "router=soft", "epochs=2"], 2),
-        (["-m"], ["+sweep=placements", "placement=stage,none", "seed=7"], 2),
+        (["-m"], ["+sweep=pocket_scales", "seed=4", "router=soft"], 3),
+        (["-m"], ["+sweep=demo", "seed=0,1", "router=soft", "epochs=2"], 2),
+        ([], ["+sweep=pocket_group_size", "group=8,image", "seed=7", "router=soft"], 2),
     ],
 )
 def test_cells_are_those_that_hydra_runs(flags: list[str], words: list[str], num_cells: int) -> None:
@@ -95,7 +99,7 @@ def test_a_cell_among_others_has_a_name() -> None:
 
 
 def test_the_command_line_wins_over_a_sweep() -> None:
-    found = composed("+sweep=routers", "seed=5", "router=soft,hash", "epochs=2", multirun=True)
+    found = composed("+sweep=demo", "seed=5", "router=soft,hash", "epochs=2", multirun=True)
     assert [(c.router.name, c.seed, c.epochs) for c in found] == [("soft", 5, 2), ("hash", 5, 2)]
 
 
@@ -217,8 +221,8 @@ def repeated(flags: list[str], words: list[str], config_dir: str | None = None) 
         ([], ["router=soft", "seed=3", "+model.arguments={depth:2,embed_dim:16}", "placement=[1,3]"], 1),
         ([], ["+recipe=pocket_vit", "router=hash", "data.train_split=train[:90%]"], 1),
         (["-m"], ["router=soft,hash", "seed=range(0,2)", "placement=[0],[1,2]", "hydra.job.name=x"], 8),
-        (["-m"], ["+sweep=routers", "seed=5,6", "epochs=2"], 18),
-        ([], ["+sweep=placements", "placement=stage,none", "seed=7"], 2),
+        (["-m"], ["+sweep=demo", "seed=5,6", "router=soft,hash"], 4),
+        ([], ["+sweep=pocket_scales", "router=soft", "seed=7"], 3),
     ],
 )
 def test_every_job_of_a_command_can_be_repeated_alone(
@@ -238,7 +242,7 @@ def test_a_command_to_repeat_is_what_one_would_type() -> None:
     assert command == (
         "routerbench train 'data.train_split=train[:90%]' router=soft '+model.arguments={depth:2}'"
     )
-    (first, *_) = repeated(["-m"], ["+sweep=routers", "seed=4"])
+    (first, *_) = repeated(["-m"], ["+sweep=demo", "seed=4", "router=dense,hash"])
     assert first[1] == "routerbench train seed=4 router=dense"
 
 
@@ -261,6 +265,111 @@ def test_a_folder_of_the_user_is_kept_and_a_sweep_of_his_that_sets_something(tmp
         assert "+sweep=short" in command
 
 
-@pytest.mark.parametrize("path", sorted((conf_dir() / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_sweep_of_ours_sets_what_is_run_and_no_setting(path: Path) -> None:
-    assert set(OmegaConf.to_container(OmegaConf.load(path))) == {"hydra"}  # pyright: ignore[reportArgumentType]
+def union(folder: Path) -> tuple[str, ...]:
+    """The flag for a sweep of the user: a ViT beside a ConvNeXt, and dense ones."""
+    (folder / "sweep").mkdir()
+    (folder / "sweep" / "both.yaml").write_text(
+        "# @package _global_\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '0,1'}}}\n"
+        "union:\n"
+        "- {model: pocket_vit, placement: 'last_2,[3]'}\n"
+        "- {model: pocket_convnext, placement: 'last_2,stage'}\n"
+        "- {router: dense, model: 'pocket_vit,pocket_convnext', placement: none}\n"
+    )
+    return ("+sweep=both",)
+
+
+def seen(configs: Sequence[DictConfig]) -> list[tuple[str, str, str]]:
+    return [(config.model.name, config.router.name, str(config.placement)) for config in configs]
+
+
+VIT, CONVNEXT = "pocket_vit", "pocket_convnext"
+OF_VIT = [(VIT, "expert_choice", "last_2"), (VIT, "expert_choice", "[3]")]
+OF_CONVNEXT = [(CONVNEXT, "expert_choice", "last_2"), (CONVNEXT, "expert_choice", "stage")]
+DENSE = [(VIT, "dense", "none"), (CONVNEXT, "dense", "none")]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ([], OF_VIT + OF_CONVNEXT + DENSE),
+        ([f"model={VIT}"], [*OF_VIT, DENSE[0]]),
+        (["placement=stage"], [OF_CONVNEXT[1]]),
+        (["router=dense", "placement=none"], DENSE),
+        ([f"model={CONVNEXT}", "placement=last_2,stage"], OF_CONVNEXT),
+        (
+            ["placement=every_2", f"model={VIT}"],
+            [(VIT, "expert_choice", "every_2"), (VIT, "dense", "every_2")],
+        ),
+        (["model=pocket_convnext_iso", "placement=last_2"], [(f"{CONVNEXT}_iso", "expert_choice", "last_2")]),
+    ],
+)
+def test_the_command_line_chooses_among_the_parts_of_a_union(
+    words: list[str], found: list[tuple[str, str, str]], tmp_path: Path
+) -> None:
+    sweep = [*union(tmp_path), "seed=3", *words]
+    configs = composed(*sweep, multirun=True, config_dir=tmp_path)
+    assert all("union" not in config and config.seed == 3 for config in configs)
+    assert seen(configs) == found
+
+
+def test_the_words_that_leave_no_part_of_a_union_are_refused(tmp_path: Path) -> None:
+    words = [*union(tmp_path), f"model={VIT}", "placement=stage", "seed=3"]
+    text = "^model=pocket_vit placement=stage: no part of the sweep's union has all of these$"
+    with pytest.raises(ValueError, match=text):
+        composed(*words, multirun=True, config_dir=tmp_path)
+
+
+def test_the_parts_of_a_union_are_runs_that_can_be_repeated_alone(tmp_path: Path) -> None:
+    sweep = compose_sweep([*union(tmp_path), "seed=0"], str(tmp_path), multirun=True)
+    for cell in sweep.cells:
+        flag, folder, *words = shlex.split(repeating(cell.words, str(tmp_path)))[2:]
+        assert (flag, folder) == ("--config-dir", str(tmp_path))
+        (again,) = compose_sweep(words, folder, multirun=False).cells
+        assert again.run_id == cell.run_id
+
+
+HARD = [
+    *["placement=[1,3]", "placement=null", "data.train_split='train[:50%]'", "model.weights='a b,c'"],
+    *["capacity_factor=${num_experts}", "optim.lr=1e-3", "group=8", "slots_per_token=2"],
+    *["+model.arguments={depth:2,act:{name:gelu}}", "++model.arguments.depth=4", "~expert_dropout"],
+    *["model={drop_path_rate:0.1}", "~augment", "~data.mean", "optim.betas=[0.9,0.99]", "union=[{seed:3}]"],
+    *["+eval=fewshot", "eval.fewshot.shots=[5]", "optim=sgd", "model.name=x", "runtime.results=a/b"],
+]
+
+
+def plainly(words: Sequence[str]) -> object:
+    """What Hydra says of the words by itself: the configuration, or that there is none."""
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
+            config = hydra.compose("train", quoted(words))
+            found = OmegaConf.to_container(config, resolve=False)
+            assert isinstance(found, dict)
+            found.pop("union")
+            identity(config)
+        except (HydraException, OmegaConfBaseException):
+            return "refused"
+    return found
+
+
+def quickly(words: Sequence[str]) -> object:
+    try:
+        (cell,) = compose_sweep([*words, "hydra.job.name=x"], None, multirun=True).cells
+    except ValueError:
+        return "refused"
+    assert OmegaConf.is_struct(cell.config)
+    return OmegaConf.to_container(cell.config, resolve=False)
+
+
+@given(st.lists(st.sampled_from(HARD), max_size=5, unique=True))
+@settings(max_examples=25)
+def test_composing_by_files_and_settings_is_what_hydra_does_with_all_words(words: list[str]) -> None:
+    register_schema()
+    assert quickly(words) == plainly(words)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml")))
+def test_the_cells_of_a_sweep_are_those_that_hydra_composes(name: str) -> None:
+    cells = compose_sweep([f"+sweep={name}", "seed=1"], None, multirun=True).cells
+    for cell in (cells[0], cells[len(cells) // 2], cells[-1]):
+        assert OmegaConf.to_container(cell.config, resolve=False) == plainly(cell.words)

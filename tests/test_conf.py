@@ -23,7 +23,6 @@ def composed(words: Sequence[str], multirun: bool = False) -> list[DictConfig]:
 def test_every_folder_is_a_group_that_is_tested_here() -> None:
     folders = {path.name for path in conf_dir().iterdir() if path.is_dir()}
     assert folders == {"augment", "data", "eval", "model", "optim", "recipe", "router", "runtime", "sweep"}
-    assert {"routers", "placements"} <= set(names("sweep"))
 
 
 def test_the_sweeps_of_the_checkout_are_those_that_compose() -> None:
@@ -86,20 +85,6 @@ def test_every_optimizer_and_every_runtime(group: str) -> None:
         parts.verify(config)
 
 
-@pytest.mark.parametrize("name", names("sweep"))
-def test_every_sweep(name: str) -> None:
-    configs = composed([f"+sweep={name}", "seed=0"], multirun=True)
-    assert len(configs) > 1
-    for config in configs:
-        parts.verify(config)
-
-
-@pytest.mark.parametrize(("name", "num_runs"), [("placements", 12), ("gates", 18), ("scales", 36)])
-def test_the_runs_of_a_sweep_are_those_that_its_first_lines_say(name: str, num_runs: int) -> None:
-    assert f"{num_runs} runs" in (conf_dir() / "sweep" / f"{name}.yaml").read_text()
-    assert len(composed([f"+sweep={name}"], multirun=True)) == num_runs
-
-
 @pytest.mark.parametrize("name", names("router"))
 def test_what_must_be_equal_is_not_in_a_router(name: str) -> None:
     router = OmegaConf.load(conf_dir() / "router" / f"{name}.yaml")
@@ -110,7 +95,42 @@ def test_what_must_be_equal_is_not_in_a_router(name: str) -> None:
     # A shared setting may only be passed on, so that no router has a value of its own for it.
     raw = OmegaConf.to_container(router, resolve=False)
     assert isinstance(raw, dict)
-    assert {key: raw[key] for key in shared} == {key: f"${{{key}}}" for key in shared}
+    by_token = "top_k" in raw
+    if by_token:
+        assert raw["top_k"] == "${slots_per_token}"
+    factor = "${capacity_factor}" if by_token else "${times:${slots_per_token},${capacity_factor}}"
+    assert {key: raw[key] for key in shared} == ({"capacity_factor": factor} if shared else {})
+
+
+@pytest.mark.parametrize("name", names("router"))
+def test_two_slots_for_every_token_are_twice_those_of_one(name: str) -> None:
+    def asked_for(*words: str) -> float:
+        router = composed([f"router={name}", *words])[0].router
+        return router.get("top_k", 1) * router.get("capacity_factor", 1)
+
+    assert asked_for("slots_per_token=2") == (2 if name != "dense" else 1) * asked_for()
+    if name != "dense":
+        assert asked_for("slots_per_token=2", "capacity_factor=0.5") == 1
+        assert asked_for("slots_per_token=2", "router.capacity_factor=0.5") in (0.5, 1)
+
+
+@pytest.mark.parametrize("name", ["soft", "expert_choice", "uniform"])
+def test_what_does_not_choose_by_token_may_have_half_a_slot_for_each(name: str) -> None:
+    (config,) = composed([f"router={name}", "slots_per_token=0.5"])
+    parts.verify(config)
+
+
+def test_what_chooses_by_token_has_whole_slots() -> None:
+    for value in (0.5, 9):
+        (config,) = composed(["router=hash", f"slots_per_token={value}"])
+        text = (
+            f"slots_per_token={value} is the top_k of router=hash: give a whole number up to num_experts=8, "
+            "or a router that does not choose by token"
+        )
+        with pytest.raises(ValueError, match=f"^{text}$"):
+            parts.verify(config)
+    for words in (["router.top_k=1", "slots_per_token=0.5"], ["placement=none", "slots_per_token=0.5"]):
+        parts.verify(composed(["router=hash", *words])[0])
 
 
 def test_a_model_takes_lists() -> None:

@@ -39,6 +39,8 @@ def test_an_id_is_readable_and_a_file_name() -> None:
         ["runtime.results=/elsewhere", "runtime.device=cpu", "runtime.workers=7", "runtime.threads=1"],
         ["runtime.wandb=disabled", "runtime.log_every_steps=1", "runtime.retry=all"],
         ["parallel.data=2", "parallel.expert=2"],
+        ["slots_per_token=2", "router.capacity_factor=1"],
+        ["union=[{seed:1}]"],
     ],
 )
 def test_the_same_configuration_has_the_same_id(words: list[str], default: tuple[str, str]) -> None:
@@ -49,6 +51,29 @@ def test_ids_are_those_of_the_first_records(default: tuple[str, str]) -> None:
     # Ids of before there were parts of a training set, repeats, erasing and further evaluations.
     assert default[0] == "landcover32-pocket_vit-expert_choice-s0-78d9ef0686"
     assert ids("data=folder", "augment=imagenet")[0] == "folder-pocket_vit-expert_choice-s0-09e40df025"
+
+
+# Ids of before slots_per_token, of every router and of both ways to say it.
+@pytest.mark.parametrize(
+    ("words", "of_before"),
+    [
+        ("router=token_choice slots_per_token=2", "landcover32-pocket_vit-token_choice-s0-bdcfc8f87a"),
+        ("router=token_choice router.top_k=2", "landcover32-pocket_vit-token_choice-s0-bdcfc8f87a"),
+        ("router=expert_choice slots_per_token=2", "landcover32-pocket_vit-expert_choice-s0-95fe822bff"),
+        ("router=soft capacity_factor=2", "landcover32-pocket_vit-soft-s0-40b7e05b17"),
+        ("router=random group=8", "landcover32-pocket_vit-random-s0-6381f8ea3d"),
+        ("router=sigmoid_bias", "landcover32-pocket_vit-sigmoid_bias-s0-f3baab4cab"),
+        ("router=sparse_token_choice", "landcover32-pocket_vit-sparse_token_choice-s0-f773412986"),
+        ("router=soft_identity", "landcover32-pocket_vit-soft_identity-s0-ce8e9c8f3d"),
+        ("router=uniform", "landcover32-pocket_vit-uniform-s0-bcf74af39c"),
+        (
+            "+recipe=vmoe_s32_imagenet1k router=token_choice router.top_k=2 group=8",
+            "folder-vit_s32-token_choice-s0-6ff9932693",
+        ),
+    ],
+)
+def test_ids_are_those_of_before_slots_per_token(words: str, of_before: str) -> None:
+    assert ids(*words.split())[0] == of_before
 
 
 @pytest.mark.parametrize(
@@ -114,6 +139,8 @@ def test_a_dense_run_is_one_run_whatever_the_moe_settings() -> None:
         ids("router=dense", "extra_skip=true", "optim.expert_weight_decay=0.1"),
         ids("router=dense", "expert_init=null", "extra_skip=null"),
     ]
+    dense.append(ids("router=dense", "slots_per_token=2"))
+    dense.append(ids("placement=none", "slots_per_token=null", "capacity_factor=null"))
     assert len(set(dense)) == 1
     settings = identity(composed("placement=none", "router=soft"))
     of_experts = ("num_experts", "expert_init", "expert_mlp_ratio", "expert_dropout")

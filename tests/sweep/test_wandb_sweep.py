@@ -42,10 +42,13 @@ def run_ids(name: str, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("pocket_scales", ["seed=0,1"]),  # +model.arguments.embed_dim
+        ("pocket_scales", ["seed=0,1", "router=soft"]),  # +model.arguments.embed_dim
         ("pocket_experts", ["seed=2", "data.path=null"]),  # a union, a part of a split, null
-        ("pocket_transport", ["seed=0", "placement=[1],[2,3]"]),  # lists
-        ("pocket_capacity", ["seed=1", "+model.arguments={depth:4}"]),  # true and false, fractions, a dict
+        ("pocket_transport", ["seed=0", "router=sparse_token_choice", "placement=[1],[2,3]"]),  # lists
+        (
+            "pocket_capacity",
+            ["seed=1", "slots_per_token=1", "+model.arguments={depth:4}"],
+        ),  # true and false, fractions, a dict
         ("demo", ["seed=0", "router=soft", "optim.lr=1e-3,2e-3"]),
     ],
 )

@@ -36,7 +36,7 @@ class Claim:
     """A claim of a study; every part of it must hold.
 
     `at_least_as_good`: the claim is that no part is below minus delta, and not that every part is above 0.
-    `sweep`: the file of `sweeps/` that would test it, empty where there is none. `parts`: from the setups of
+    `sweep`: the file of `sweeps/` that would test it. `parts`: from the setups of
     a results folder.
     """
 

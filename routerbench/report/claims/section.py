@@ -151,7 +151,7 @@ def _notes(findings: Sequence[Finding], delta: float) -> list[str]:
         "p: two-sided, corrected for all claims that could be tested (Holm): in at most "
         f"{100 * ALPHA:.0f} % of such tables any verdict of supported or contradicted is wrong. Published: "
         "the smallest comparison of the claim, by its first accuracy. Sweep: what routerbench train -m "
-        "+sweep=NAME would run to test it; none starts from a dense run of yours, as upcycling must.",
+        "+sweep=NAME runs to test it, at the scale of its study; +sweep=pocket_NAME does on two CPU cores.",
         *(f"{sign} {text}" for sign, text in texts.items() if sign in shown),
         *(f"{number} {one.claim.text} ({one.claim.source})" for number, one in enumerate(findings, 1)),
     ]
