@@ -129,7 +129,9 @@ def test_the_command_is_stopped(
     trial.release()
     stopped = command.end()
     assert stopped.code == code, stopped
-    assert any(line.startswith("interrupted: ") and name in line for line in stopped.lines), stopped
+    interrupted = [line for line in stopped.lines if line.startswith("interrupted: ")]
+    assert all(f"stopped by {name} at step " in line for line in interrupted), stopped  # if not over before
+    assert any(line.startswith("missing: ") for line in stopped.lines), stopped
     trial.wait_until_gone()
     check_end(trial, trial.finish())
     assert metrics(trial) == metrics(undisturbed[0])
