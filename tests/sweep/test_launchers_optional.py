@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
 VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
 DATA = ("data=digits", "augment=none", "epochs=1", "batch_size=256")
+INSTALLED = {each.name for each in distributions()}
 TINY = (*DATA, VIT, "num_experts=4", "runtime.threads=1", "runtime.backend=bmm", "runtime.wandb=disabled")
 
 
@@ -30,7 +31,7 @@ def swept(folder: Path, *words: str) -> tuple[list[str], list[float]]:
     return done.stdout.splitlines(), [record["metrics"]["test/top1"] for record in records]
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+@pytest.mark.skipif("hydra-ray-launcher" not in INSTALLED, reason="ray is not installed")
 def test_ray(tmp_path: Path) -> None:
     words = ("router=soft,hash", "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2")
     lines, accuracies = swept(tmp_path, *words)
@@ -38,7 +39,7 @@ def test_ray(tmp_path: Path) -> None:
     assert len(accuracies) == 2
 
 
-@pytest.mark.skipif(find_spec("optuna") is None, reason="optuna is not installed")
+@pytest.mark.skipif("hydra-optuna-sweeper" not in INSTALLED, reason="optuna is not installed")
 def test_optuna_is_told_the_accuracy_of_each_trial(tmp_path: Path) -> None:
     searched = ("router=soft", "optim.lr=tag(log,interval(1e-4,1e-2))", "hydra/sweeper=optuna")
     settings = ("direction=maximize", "n_trials=3", "n_jobs=1", "sampler.seed=0")
