@@ -36,7 +36,7 @@ class Job:
     """By which the command ends it; None in a queue, where a job goes on without the command."""
 
     def __call__(self, config: Any) -> float:
-        """Train, and give back the accuracy on the test set, in [0, 1].
+        """Train, and give back the accuracy on the minival, where there is one, or the test set, in [0, 1].
 
         Raises NotDoneError where the run has none, RefusedError for what it ran into: a cell stops no other.
         Of many ranks one that goes wrong stops all of them, so any error is raised there.
@@ -99,4 +99,7 @@ def _top1(results: Path, name: str) -> float:
     from routerbench.records import read_record, run_folder
 
     record = read_record(run_folder(results, name))
-    return float("nan") if record is None else record["metrics"]["test/top1"]
+    if record is None:
+        return float("nan")
+    metrics = record["metrics"]
+    return metrics.get("minival/top1", metrics["test/top1"])
