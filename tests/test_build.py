@@ -30,7 +30,7 @@ def test_defaults_are_those_of_the_yaml() -> None:
     yaml = OmegaConf.load(conf_dir() / "router" / "token_choice.yaml")
     train = OmegaConf.load(conf_dir() / "train.yaml")
     assert type(router) is TokenChoice
-    assert router.top_k == yaml.top_k
+    assert router.top_k == train.slots_per_token
     assert router.batch_priority is yaml.batch_priority
     assert router.scorer.noise_std == yaml.noise_std / 4
     assert router.loss_weights.importance == yaml.importance_weight

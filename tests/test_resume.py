@@ -265,10 +265,9 @@ def test_a_scheduler_reads_from_the_exit_code_that_the_run_is_to_be_queued_again
     process.send_signal(signal.Signals[name])
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75
-    last = errors.splitlines()[-1]
-    assert re.fullmatch(
-        rf"stopped by {name} at step \d+, which is kept: the same command goes on from there", last
-    )
+    kept, last = errors.splitlines()[-2:]
+    assert re.fullmatch(rf"\[1/1\] .* seed \d  stopped by {name} at step \d+, which is kept", kept)
+    assert last == f"stopped by {name}: the same command goes on with what is not done"
     (folder,) = (tmp_path / "runs").iterdir()
     assert not (folder / "record.json").exists()
 

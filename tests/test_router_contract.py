@@ -17,6 +17,7 @@ from routerbench.moe.experts import Experts
 from routerbench.moe.layer import ChannelsFirst, MoE
 from routerbench.moe.plan import Plan, SparsePlan
 from routerbench.moe.surgery import moe_layers, take_shape
+from routerbench.schema import register_schema
 
 WIDTH, NUM_EXPERTS, NUM_TOKENS = 16, 4, 12
 ROUTERS = sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml") if path.stem != "dense")
@@ -32,8 +33,10 @@ class Case(NamedTuple):
         return "-".join([self.router, *(f"{key}={value}" for key, value in self.settings.items())])
 
     def defaults(self) -> dict[str, Any]:
-        yaml = OmegaConf.load(conf_dir() / "router" / f"{self.router}.yaml")
-        return {str(key): value for key, value in OmegaConf.to_container(yaml).items()} | self.settings  # pyright: ignore
+        router = OmegaConf.load(conf_dir() / "router" / f"{self.router}.yaml")
+        register_schema()  # the yamls multiply
+        root = OmegaConf.create({"slots_per_token": 1, "capacity_factor": 1.0, "router": router})
+        return {str(key): value for key, value in root.router.items()} | self.settings
 
 
 CASES = [Case(router, {}) for router in ROUTERS] + [

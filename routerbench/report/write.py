@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from routerbench.paste import pasted_file
-from routerbench.records import write_text
+from routerbench.records import UnwritableError, write_text
 from routerbench.report.answer import Answer, boards_answer, boards_of, claims_answer
 from routerbench.report.boards import sheet
 from routerbench.report.null_check import check_null
@@ -73,10 +73,8 @@ def _pasted(answer: Answer, document: Path) -> dict[Path, str]:
 def _write(path: Path, text: str) -> None:
     try:
         write_text(path, text)
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be written: {error.strerror or error}; give another folder by --out"
-        ) from error
+    except UnwritableError as error:
+        raise ValueError(f"{error}; give another folder by --out") from error
 
 
 def _make_folder(out: Path) -> None:

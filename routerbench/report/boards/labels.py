@@ -81,10 +81,11 @@ def _not_of_its_file(router: Settings) -> list[str]:
 @cache
 def _settings_of_files() -> dict[str, dict[str, Any]]:
     """By router what its file sets itself; what it passes on from all routers' settings is in the title."""
+    shared = {"${slots_per_token}": OmegaConf.load(conf_dir() / "train.yaml").slots_per_token}
     files = {}
     for file in sorted((conf_dir() / "router").glob("*.yaml")):
         usual = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
         assert isinstance(usual, dict)
-        own = {str(name): value for name, value in usual.items() if not str(value).startswith("${")}
-        files[file.stem] = own
+        own = {str(name): shared.get(str(value), value) for name, value in usual.items()}
+        files[file.stem] = {name: value for name, value in own.items() if not str(value).startswith("${")}
     return files
