@@ -138,6 +138,11 @@ def test_a_configuration_is_without_hydra_and_whole() -> None:
             f"router.batch_priority=true is not a setting; {SOFT_HAS}",
         ),
         (["+epoch=3"], "+epoch=3: epoch is not a setting"),
+        (
+            ["+sweep=pocket_gates,pocket_scales"],
+            "+sweep=pocket_gates,pocket_scales are several sweeps: give each a command of its own",
+        ),
+        (["union=[]"], "union=[]: union is for files of sweeps: write one, see docs/sweeps.md"),
         (["+router.topk=3"], "+router.topk=3: router.topk is not a setting"),
         (["epochs=abc"], "epochs=abc: Value 'abc' of type 'str' could not be converted to Integer"),
         (

@@ -67,6 +67,7 @@ def asked(overrides: Sequence[str], config_dir: str | None) -> Iterator[Asked]:
         composer = Composer(further, config_dir)
         of_task = [word for word in words if not word.is_hydra_override()]
         _refuse_new_keys(of_task, composer)
+        _refuse_of_sweeps(of_task)
         yield Asked(of_task, composer)
 
 
@@ -130,3 +131,14 @@ def _refuse_new_keys(words: Sequence[Override], composer: Composer) -> None:
         key = word.key_or_group
         if word.is_add() and not composer.chooses_files(word) and not f"{key}.".startswith(FREE):
             raise ValueError(f"{word.input_line}: {key} is not a setting")
+
+
+def _refuse_of_sweeps(words: Sequence[Override]) -> None:
+    """What is a matter of files: which sweep it is, and of which products."""
+    for word in words:
+        if word.key_or_group == "sweep" and word.is_sweep_override():
+            raise ValueError(f"{word.input_line} are several sweeps: give each a command of its own")
+        if word.key_or_group == "union":
+            raise ValueError(
+                f"{word.input_line}: union is for files of sweeps: write one, see docs/sweeps.md"
+            )

@@ -26,7 +26,9 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
             return f"{word} is not a setting{_known_beside(key, overrides)}"
         return f"{word}: {str(cause).splitlines()[0]}"
     first, *more = str(error).strip().splitlines()
-    return f"{first}: {more[0]}" if isinstance(error, OverrideParseException) and more else first
+    if more and (isinstance(error, OverrideParseException) or first.endswith(":")):
+        return f"{first.removesuffix(':')}: {more[0]}"
+    return first
 
 
 def _known_beside(key: str, overrides: Sequence[str]) -> str:

@@ -8,6 +8,8 @@ from hydra.core.override_parser.types import Override
 
 from routerbench.compose.words import parsed
 
+ONE_NAME = ("router", "model", "data", "augment", "optim", "recipe")
+
 Product = dict[str, list[str]]
 """By key its words, one for each value."""
 
@@ -40,6 +42,9 @@ def _taken(key: str, words: list[str], part: Product, parts: Sequence[Product]) 
 
 
 def _words(params: Mapping[str, Any]) -> list[str]:
+    for key, value in params.items():
+        if key in ONE_NAME and not isinstance(value, str):
+            raise ValueError(f"{key}: {value} in the sweep: write names with commas and without brackets")
     return [f"{key}={value}" for key, value in params.items()]
 
 

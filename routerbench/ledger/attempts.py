@@ -137,7 +137,7 @@ def _paths(attempts: Path) -> list[Path]:
     """Of all attempts, in their order."""
     try:
         names = os.listdir(attempts)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     numbers = sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal())
     return [attempts / f"{number:04}.json" for number in numbers]

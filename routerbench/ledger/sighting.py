@@ -56,7 +56,7 @@ class Sighting:
     def __str__(self) -> str:
         if self.owner is not None and self.owner.reason is not None and self.lives is False:
             return self.owner.reason
-        who = self.owner or "a process that has just begun"
+        who = self.owner or "a process that has not signed its attempt"
         if self.lives is False:
             return f"{who} is gone"
         heard = self.heard_seconds()

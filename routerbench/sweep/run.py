@@ -47,7 +47,7 @@ def run_sweep(sweep: Sweep, words: list[str], overrides: list[str], config_dir: 
 def _run(sweep: Sweep, job: Job) -> int:
     left = left_of(sweep.cells)
     check_launcher(sweep.hydra.hydra)
-    check_settings(sweep, left)
+    check_settings(sweep, sweep.cells)
     check_cores(sweep.hydra.hydra.launcher, left)
     if not left and not under_torchrun():
         return _report(sweep.cells)

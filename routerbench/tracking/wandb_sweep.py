@@ -20,6 +20,8 @@ HOW = """\
 
 def wandb_sweeps(name: str, settings: Sequence[str]) -> str:
     """The YAML of `+sweep=name` with further settings; raises ValueError for words that mean nothing."""
+    if "=" in name:
+        raise ValueError(f"{name} is not the name of a sweep: give that of a file of sweeps/, then settings")
     words = [f"+sweep={name}", *settings]
     compose_sweep(words, None, multirun=True)  # refuses what no cell can have
     with asked(words, None) as command:

@@ -293,7 +293,7 @@ def test_one_that_could_not_lock_is_not_dead_where_another_can(
 def test_a_file_that_its_owner_is_writing_belongs_to_it_for_a_while(tmp_path: Path, content: str) -> None:
     (tmp_path / "attempts").mkdir()
     (tmp_path / "attempts" / "0001.json").write_text(content)
-    text = r"^is run by a process that has just begun, heard of 0 s ago$"
+    text = r"^is run by a process that has not signed its attempt, heard of 0 s ago$"
     with pytest.raises(RunningError, match=text):
         claimed(tmp_path).__enter__()
     set_heartbeat(tmp_path, -1e6)
