@@ -1,5 +1,7 @@
 """Batches of a data set: the same ones whatever the workers, the ranks and the global generators."""
 
+import multiprocessing
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -142,6 +144,7 @@ class FileLoader:
             batch_sampler=self._requests,
             num_workers=self.decoding.workers,
             persistent_workers=self.decoding.workers > 0,
+            multiprocessing_context=start_method() if self.decoding.workers > 0 else None,
             collate_fn=collate,
             generator=generator(self.seed, WORKERS),  # else it draws from the global one
         )
@@ -255,6 +258,14 @@ def test_loader(
 def no_spares(epoch: int, index: int) -> list[int]:
     """Nothing stands in for an image that cannot be read."""
     return []
+
+
+def start_method() -> str:
+    """How workers are started: as this process would, unless a launcher gave it a way of its own, as loky."""
+    own = multiprocessing.get_start_method()
+    if own in multiprocessing.get_all_start_methods():
+        return own
+    return "fork" if sys.platform == "linux" else "spawn"
 
 
 def column(values: Sequence[float]) -> Float[Tensor, "3 1 1"]:
