@@ -25,7 +25,7 @@ from routerbench.parts import choose_device
 from routerbench.progress import display
 from routerbench.provenance import provenance
 from routerbench.ranks import agreed, checked_by_all, num_ranks, rank
-from routerbench.signals import RequeueError, Warned
+from routerbench.signals import KilledError, RequeueError, Warned
 from routerbench.step import DivergedError
 from routerbench.tracking import mirror
 from routerbench.train import Row
@@ -179,6 +179,8 @@ def _outcome(measured: Callable[[int], dict[str, Any]], accumulation_steps: int)
     except DivergedError as error:
         return {"status": "diverged", **nothing, "error": str(error)}
     except Exception as error:
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
+            raise KilledError(_first_line(str(error))) from error  # torch has no class for it
         if num_ranks() > 1:  # or of a rank that is dead, which is no outcome: started again, the run goes on
             raise
         # The allocator of the CPU has no error of its own.

@@ -11,7 +11,11 @@ EXIT_CODE = os.EX_TEMPFAIL  # 75: sysexits.h's "try again later", on which a sch
 
 
 class RequeueError(Exception):
-    """A run was asked to stop; its state is kept."""
+    """A run ends before it is done, and goes on when it is started again."""
+
+
+class KilledError(RequeueError):
+    """A process that works for a run was killed: the run goes on from its latest checkpoint."""
 
 
 class GivenBackError(Exception):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import os
 import platform
 import re
@@ -30,7 +31,7 @@ from routerbench.identity import identity, run_id
 from routerbench.ledger.attempts import claimed
 from routerbench.ledger.ledger import read_ledger
 from routerbench.moe.surgery import moe_layers
-from routerbench.signals import Warned
+from routerbench.signals import KilledError, Warned
 from routerbench.step import TrainingStep
 from routerbench.weights import read_weights
 
@@ -618,6 +619,31 @@ def test_image_files_are_trained_on(composed: Compose, image_folder: Path) -> No
     parts.verify(config)
     assert run(config)[0] == "done"
     assert len(np.load(folder_of(config) / "correct.npy")) == 4
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_killed_worker_interrupts_the_run_and_a_signal_to_it_does_not(
+    composed: Compose, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = of_folder(composed, image_folder)
+    config.runtime.workers, config.epochs = 1, 2
+    append = records.append_row
+
+    def send(number: int, path: Path, row: dict[str, Any]) -> None:
+        append(path, row)
+        for worker in multiprocessing.active_children():
+            assert os.getpgid(worker.pid or 0) != os.getpgid(0)
+            os.kill(worker.pid or 0, number)
+            if number == signal.SIGKILL:
+                worker.join()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(records, "append_row", partial(send, signal.SIGKILL))
+        with pytest.raises(KilledError, match=r"^DataLoader worker \(pid") as caught:
+            run(config)
+    assert standing(config) == ("interrupted", str(caught.value))
+    monkeypatch.setattr(records, "append_row", partial(send, signal.SIGUSR1))
+    assert run(config)[0] == "done"
 
 
 @pytest.mark.parametrize("part", ["train", "val"])

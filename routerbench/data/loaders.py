@@ -1,5 +1,9 @@
 """Batches of a data set: the same ones whatever the workers, the ranks and the global generators."""
 
+import multiprocessing
+import os
+import signal
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +28,7 @@ from routerbench.data.transforms import (
     for_arrays,
     for_files,
 )
+from routerbench.signals import asking_to_stop
 
 Batch = tuple[Float[Tensor, "B 3 H W"], Int64[Tensor, "B"]]
 
@@ -142,7 +147,9 @@ class FileLoader:
             batch_sampler=self._requests,
             num_workers=self.decoding.workers,
             persistent_workers=self.decoding.workers > 0,
+            multiprocessing_context=start_method() if self.decoding.workers > 0 else None,
             collate_fn=collate,
+            worker_init_fn=leave_signals_to_the_parent,
             generator=generator(self.seed, WORKERS),  # else it draws from the global one
         )
 
@@ -255,6 +262,21 @@ def test_loader(
 def no_spares(epoch: int, index: int) -> list[int]:
     """Nothing stands in for an image that cannot be read."""
     return []
+
+
+def start_method() -> str:
+    """How workers are started: as this process would, unless a launcher gave it a way of its own, as loky."""
+    own = multiprocessing.get_start_method()
+    if own in multiprocessing.get_all_start_methods():
+        return own
+    return "fork" if sys.platform == "linux" else "spawn"
+
+
+def leave_signals_to_the_parent(worker: int) -> None:
+    """Have a worker live on when all processes of a run are asked to stop, for the step that is under way."""
+    os.setpgid(0, 0)  # a SIGTERM to the group does not reach it; its parent ends it by one
+    for number in asking_to_stop() - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def column(values: Sequence[float]) -> Float[Tensor, "3 1 1"]:

@@ -18,6 +18,8 @@ from routerbench.records import writing
 
 KEPT = 50  # attempts of a run, which show that it was trained by one process at a time
 
+_held: set[int] = set()  # descriptors of the attempts of this process
+
 
 class RunningError(Exception):
     """Another process runs the cell; the text says which, and when it was last heard of."""
@@ -41,6 +43,7 @@ class Attempt:
             path.unlink(missing_ok=True)
             os.close(descriptor)
             raise
+        _held.add(descriptor)
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._heart.start()
@@ -63,6 +66,7 @@ class Attempt:
         self._heart.join()
         with suppress(OSError):
             os.pwrite(self._descriptor, packed(self._owner.at_its_end(reason)), 0)
+        _held.remove(self._descriptor)
         os.close(self._descriptor)
 
     def _beat(self) -> None:
@@ -150,3 +154,13 @@ def _lock(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _let_go() -> None:
+    """Close what was inherited: a lock lasts until each process that has its file open is gone."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)

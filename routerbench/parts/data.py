@@ -128,10 +128,13 @@ def load_fewshot(config: DictConfig, data: Data) -> FewShot | None:
 
 
 def num_workers() -> int:
-    """One worker for each core that this process may use, shared out among the processes of this machine."""
+    """One worker for each core that this process may use, shared out among the processes of this machine.
+
+    A sweep says how many runs are at once, torchrun how many processes are of one.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # torchrun says how many they are.
-    return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    jobs, ranks = (int(os.environ.get(name, "1")) for name in ("ROUTERBENCH_JOBS", "LOCAL_WORLD_SIZE"))
+    return max(cores // (jobs * ranks), 1)
 
 
 def made(name: str, config: DictConfig) -> Any:

@@ -1,4 +1,4 @@
-"""Whether the processes of a launcher have cores to run on."""
+"""How the processes of a launcher share the cores."""
 
 import os
 from collections.abc import Sequence
@@ -9,6 +9,13 @@ from routerbench.sweep.launchers import JOBLIB
 from routerbench.sweep.torchrun import num_processes
 
 
+def jobs_at_once(launcher: Any) -> int:
+    """How many cells are trained at a time on the cores of this machine."""
+    if not launcher._target_.startswith(JOBLIB):
+        return 1
+    return launcher.n_jobs if launcher.n_jobs >= 0 else max(_num_cores() + 1 + launcher.n_jobs, 1)
+
+
 def check_cores(launcher: Any, cells: Sequence[Cell]) -> None:
     """Raise ValueError where joblib's processes together have more threads than this one may use cores.
 
@@ -16,8 +23,7 @@ def check_cores(launcher: Any, cells: Sequence[Cell]) -> None:
     """
     if not launcher._target_.startswith(JOBLIB):
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = launcher.n_jobs if launcher.n_jobs >= 0 else max(cores + 1 + launcher.n_jobs, 1)
+    cores, jobs = _num_cores(), jobs_at_once(launcher)
     for cell in cells:
         threads, ranks = cell.config.runtime.threads or 1, num_processes(cell.config)
         if jobs * threads * ranks > cores:
@@ -26,3 +32,7 @@ def check_cores(launcher: Any, cells: Sequence[Cell]) -> None:
                 f"hydra.launcher.n_jobs={launcher.n_jobs} with runtime.threads={threads}{of_many} is "
                 f"{jobs * threads * ranks} threads at once for {cores} cores: give less of one of them"
             )
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -34,6 +34,8 @@ class Job:
     """Where the user has files of their own."""
     stop: Stop | None
     """By which the command ends it; None in a queue, where a job goes on without the command."""
+    at_once: int = 1
+    """How many such jobs share the cores of this machine."""
 
     def __call__(self, config: Any) -> float:
         """Train, and give back the accuracy on the minival, where there is one, or the test set, in [0, 1].
@@ -43,6 +45,7 @@ class Job:
         """
         if self.config_dir:  # a router of the user stands beside its yaml
             sys.path.insert(0, str(Path(self.config_dir).resolve()))
+        os.environ["ROUTERBENCH_JOBS"] = str(self.at_once)  # for torchrun's processes too
         from routerbench.identity import identity, run_id
 
         name = run_id(identity(config))

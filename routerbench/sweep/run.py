@@ -11,7 +11,7 @@ from routerbench.refusal import say
 from routerbench.signals import EXIT_CODE, RequeueError
 from routerbench.sweep.check import check_parts, check_results, check_settings
 from routerbench.sweep.choose import choose
-from routerbench.sweep.cores import check_cores
+from routerbench.sweep.cores import check_cores, jobs_at_once
 from routerbench.sweep.job import Job
 from routerbench.sweep.launch import Ended, ended_in_order, launch
 from routerbench.sweep.launchers import check_launcher, ends_with_the_command
@@ -31,7 +31,9 @@ def run_sweep(sweep: Sweep, words: list[str], overrides: list[str], config_dir: 
         heard = stop if ends_with_the_command(sweep.hydra.hydra) else None
         try:
             with ended_in_order(stop):
-                job = Job(_titles(sweep), f"routerbench train {shlex.join(words)}", config_dir, heard)
+                at_once = jobs_at_once(sweep.hydra.hydra.launcher)
+                command = f"routerbench train {shlex.join(words)}"
+                job = Job(_titles(sweep), command, config_dir, heard, at_once)
                 if not sweep.cells:
                     return _report(choose(sweep, overrides, job).cells)
                 return _run(sweep, job)

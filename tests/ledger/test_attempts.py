@@ -60,6 +60,19 @@ except LostError as lost:
     print(lost, flush=True)
 """
 
+# Owns a run and forks a process, as a data loader does, which goes on when its parent is killed.
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from routerbench.ledger.attempts import claimed
+with claimed(Path(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+    print(child, flush=True)
+    sys.stdin.readline()
+"""
+
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +219,42 @@ def test_a_killed_owner_is_gone_at_once(tmp_path: Path) -> None:
     set_heartbeat(tmp_path, 1e6)  # whatever the clock says
     with claimed(tmp_path):
         assert numbers(tmp_path) == ["0001.json", "0002.json"]
+
+
+def test_an_owner_is_gone_while_a_process_that_it_forked_lives(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        child = int(said(parent))
+        try:
+            with pytest.raises(RunningError):
+                claimed(tmp_path).__enter__()
+            parent.kill()
+            parent.wait()
+            os.kill(child, 0)
+            assert str(latest(tmp_path)).endswith(" is gone")
+            with claimed(tmp_path):
+                assert numbers(tmp_path) == ["0001.json", "0002.json"]
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_what_was_forked_during_an_attempt_takes_nothing_from_the_next(tmp_path: Path) -> None:
+    for _ in range(2):
+        with claimed(tmp_path):
+            child = os.fork()
+            if child == 0:
+                os._exit(len(attempts._held))  # none is left
+            assert os.waitpid(child, 0)[1] == 0
+            with pytest.raises(RunningError):
+                claimed(tmp_path).__enter__()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_suspended_owner_is_alive_on_its_host(tmp_path: Path) -> None:

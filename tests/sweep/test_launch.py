@@ -14,12 +14,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from routerbench.commands import train
 from routerbench.compose import compose_sweep
+from routerbench.parts.data import num_workers
 from routerbench.sweep import launch, outcome
-from routerbench.sweep.cores import check_cores
-from routerbench.sweep.job import Job
+from routerbench.sweep.cores import check_cores, jobs_at_once
+from routerbench.sweep.job import Job, NotDoneError
+from routerbench.sweep.stop import Stop
 
 VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
 TINY = ("data=digits", "augment=none", "epochs=1", VIT, "num_experts=4", "runtime.wandb=disabled")
@@ -68,6 +71,37 @@ def test_cells_in_two_processes_fail_and_diverge_alone(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in lines[counts + 1 :]] == ["diverged", "failed", "failed"]
     assert all(line.endswith("  RuntimeError: boom") for line in lines[counts + 2 :])
     assert not list(tmp_path.rglob("multirun*"))
+
+
+def test_cells_in_two_processes_have_image_files_decoded_by_others(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for number, name in enumerate(("cat", "dog")):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (200 * number, 0, 0)).save(tmp_path / "images" / part / name / "1.png")
+    words = ("data=folder", "data.path=images", "data.image_size=32", "batch_size=2", "router=soft")
+    done = subprocess.run(
+        command("-m", *JOBLIB, "seed=0,1", *words, "runtime.workers=1"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, statuses(tmp_path)) == (0, {"done": 2}), done.stderr
+
+
+def test_a_job_has_its_share_of_the_cores_for_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    monkeypatch.setenv("ROUTERBENCH_JOBS", "1")  # to be as before afterwards
+    sweep = compose_sweep(["seed=0,1", *JOBLIB], None, multirun=True)
+    at_once = jobs_at_once(sweep.hydra.hydra.launcher)
+    stop = Stop(tmp_path, os.getpid())
+    (tmp_path / "why").write_text("its command")
+    for ranks, share in (("1", 6), ("2", 3), ("99", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        with pytest.raises(NotDoneError, match="stopped by its command"):
+            Job({}, "", None, stop, at_once)(sweep.cells[0].config)
+        assert num_workers() == share
 
 
 def test_a_signal_ends_all_processes_in_order(tmp_path: Path) -> None:
