@@ -16,7 +16,7 @@ from routerbench.sweep.job import Job
 from routerbench.sweep.launch import Ended, ended_in_order, launch
 from routerbench.sweep.launchers import check_launcher, ends_with_the_command
 from routerbench.sweep.outcome import counts, exit_code, left_of, not_done, standings
-from routerbench.sweep.stop import stop_of_this_command
+from routerbench.sweep.stop import stop_of_the_outer_command, stop_of_this_command
 from routerbench.sweep.torchrun import under_torchrun
 
 EXIT_CODE_OF_CTRL_C = 130
@@ -28,7 +28,7 @@ def run_sweep(sweep: Sweep, words: list[str], overrides: list[str], config_dir: 
     Raises ValueError, before anything runs, for a cell that cannot be run.
     """
     with stop_of_this_command() as stop:
-        heard = stop if ends_with_the_command(sweep.hydra.hydra) else None
+        heard = stop_of_the_outer_command() or (stop if ends_with_the_command(sweep.hydra.hydra) else None)
         try:
             with ended_in_order(stop):
                 job = Job(_titles(sweep), f"routerbench train {shlex.join(words)}", config_dir, heard)
