@@ -71,7 +71,7 @@ def run(
 def _earlier(folder: Path, retry: str | None) -> str | None:
     """What became of the run before, if that is to stand."""
     try:
-        record = records.read_record(folder)
+        record = records.own_record(folder)
     except ValueError:  # it is set aside
         return None
     return None if record is None or is_left(record["status"], retry) else record["status"]
@@ -131,7 +131,7 @@ def _run_and_record(
 def _clear(folder: Path) -> None:
     """Take away what an earlier end of the run left; what only went wrong on the way goes on from there."""
     try:
-        record = records.read_record(folder)
+        record = records.own_record(folder)
     except ValueError as damaged:
         logger.warning("%s, as %s", damaged, records.set_aside(folder, "damaged").name)
         record = None
