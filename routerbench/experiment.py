@@ -22,6 +22,7 @@ from routerbench.ledger.attempts import Attempt, LostError, RunningError, claime
 from routerbench.ledger.ledger import is_left
 from routerbench.measure import Inputs, load_inputs, measure
 from routerbench.parts import choose_device
+from routerbench.printable import printable
 from routerbench.progress import display
 from routerbench.provenance import provenance
 from routerbench.ranks import agreed, checked_by_all, num_ranks, rank
@@ -62,7 +63,7 @@ def run(
                     commands = {"command": command, "repeat": repeat}
                     return _run_and_record(config, settings, inputs, folder, commands, show, warned, check)
         except (RunningError, LostError) as other:
-            console.print(f"{title}  {other}", markup=False, highlight=False)
+            console.print(printable(f"{title}  {other}"), markup=False, highlight=False)
             return "running"
     console.print(f"{title}  {earlier} before", markup=False, highlight=False)
     return earlier

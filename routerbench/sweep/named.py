@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from routerbench.ledger.ledger import STATES, UNFINISHED, Standing
+from routerbench.printable import printable
 from routerbench.records import run_folder
 from routerbench.signals import EXIT_CODE
 
@@ -27,7 +28,7 @@ def exit_code(counts: Mapping[str, int]) -> int:
 def run_line(results: Path, run_id: str, standing: Standing) -> str:
     """The state of a run, its folder, and what is known of that."""
     reason = f"  {standing.detail}" if standing.detail else ""
-    return f"{standing.state}: {run_folder(results, run_id)}{reason}"
+    return printable(f"{standing.state}: {run_folder(results, run_id)}{reason}")
 
 
 def named_lines(results: Path, runs: Sequence[tuple[str, Standing]], everything: bool) -> list[str]:
