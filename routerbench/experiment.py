@@ -22,6 +22,7 @@ from routerbench.ledger.attempts import Attempt, LostError, RunningError, claime
 from routerbench.ledger.ledger import is_left
 from routerbench.measure import Inputs, load_inputs, measure
 from routerbench.parts import choose_device
+from routerbench.printable import printable
 from routerbench.progress import display
 from routerbench.provenance import provenance
 from routerbench.ranks import agreed, checked_by_all, num_ranks, rank
@@ -62,7 +63,7 @@ def run(
                     commands = {"command": command, "repeat": repeat}
                     return _run_and_record(config, settings, inputs, folder, commands, show, warned, check)
         except (RunningError, LostError) as other:
-            console.print(f"{title}  {other}", markup=False, highlight=False)
+            console.print(printable(f"{title}  {other}"), markup=False, highlight=False)
             return "running"
     console.print(f"{title}  {earlier} before", markup=False, highlight=False)
     return earlier
@@ -71,7 +72,7 @@ def run(
 def _earlier(folder: Path, retry: str | None) -> str | None:
     """What became of the run before, if that is to stand."""
     try:
-        record = records.read_record(folder)
+        record = records.own_record(folder)
     except ValueError:  # it is set aside
         return None
     return None if record is None or is_left(record["status"], retry) else record["status"]
@@ -131,7 +132,7 @@ def _run_and_record(
 def _clear(folder: Path) -> None:
     """Take away what an earlier end of the run left; what only went wrong on the way goes on from there."""
     try:
-        record = records.read_record(folder)
+        record = records.own_record(folder)
     except ValueError as damaged:
         logger.warning("%s, as %s", damaged, records.set_aside(folder, "damaged").name)
         record = None

@@ -82,6 +82,15 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
+def own_record(folder: Path) -> dict[str, Any] | None:
+    """As `read_record`; raises ValueError also for a record of another run than that of the folder."""
+    record = read_record(folder)
+    if record is not None and not is_of(record, folder):
+        path = folder / "record.json"
+        raise ValueError(f"{path} is no record of this run: it is set aside when the run is started again")
+    return record
+
+
 def set_aside(folder: Path, why: str) -> Path:
     """Rename `record.json` to `record.<why>-<number>.json`, which no reader takes for a record."""
     number = 1
@@ -129,6 +138,11 @@ def is_whole(record: Any) -> TypeGuard[dict[str, Any]]:
         return of_any_version and record["status"] in STATUSES and named
     except (KeyError, TypeError):
         return False
+
+
+def is_of(record: dict[str, Any], folder: Path) -> bool:
+    """Whether a whole record is of the run whose folder this is, which is named by its id."""
+    return record["run_id"] == folder.name
 
 
 @contextmanager

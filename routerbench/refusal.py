@@ -3,6 +3,8 @@
 import os
 import sys
 
+from routerbench.printable import printable
+
 
 def refuse(reason: object) -> int:
     """Say what the user should change; gives the exit code 2."""
@@ -13,4 +15,4 @@ def refuse(reason: object) -> int:
 def say(line: str) -> None:
     """One of many processes says it for all: they stop for the same reason."""
     if int(os.environ.get("RANK", "0")) == 0:
-        print(line, file=sys.stderr)
+        print("\n".join(map(printable, line.split("\n"))), file=sys.stderr)

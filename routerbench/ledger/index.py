@@ -15,7 +15,7 @@ from typing import Any
 from routerbench.ledger.entry import Entry
 from routerbench.records import write_text
 
-VERSION = 1  # to be counted on when what is kept of a record changes its meaning
+VERSION = 2  # to be counted on when what is kept of a record changes its meaning
 FIELDS = [field.name for field in fields(Entry)]
 
 Stamp = list[int]

@@ -7,7 +7,7 @@ from pathlib import Path
 from routerbench.ledger import index
 from routerbench.ledger.attempts import latest
 from routerbench.ledger.entry import Entry, entry_of
-from routerbench.records import read_record, run_folder
+from routerbench.records import own_record, run_folder
 
 STATES = ("done", "running", "interrupted", "failed", "diverged", "oom", "missing")
 UNFINISHED = ("running", "interrupted", "missing")
@@ -71,7 +71,7 @@ def read_ledger(results: Path) -> Ledger:
             found[name] = known[name]
             continue
         try:
-            record = read_record(runs / name)
+            record = own_record(runs / name)
         except (OSError, ValueError):
             damaged.append(runs / name / "record.json")
             continue

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-ROOM = 2048  # bytes, taken when an attempt begins: its end can be noted on a full disk
-LONGEST_REASON = 240  # characters, of which JSON may make six bytes each
+ROOM = 4096  # bytes, taken when an attempt begins: its end can be noted on a full disk
+LONGEST_REASON = 240  # characters, of which JSON makes twelve bytes each beyond the first plane of Unicode
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

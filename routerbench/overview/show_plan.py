@@ -10,6 +10,7 @@ from routerbench.compose import Sweep
 from routerbench.overview.estimate import Estimate
 from routerbench.overview.plan import Plan, Row
 from routerbench.overview.units import duration, in_thousands, numbers
+from routerbench.printable import printable
 from routerbench.sweep.named import bounded, counts_line, named_lines
 
 NONE = "-"
@@ -32,12 +33,16 @@ def table(plan: Plan) -> Table:
         shown.add_column(head, justify="right", no_wrap=True)
     for row in plan.rows:
         seeds = ", ".join(f"{numbers(seeds)} {state}" for state, seeds in row.seeds.items())
-        shown.add_row(Text(row.label), Text(seeds), *_costs(row))
+        shown.add_row(Text(printable(row.label)), Text(seeds), *_costs(row))
     return shown
 
 
 def lines(plan: Plan, sweep: Sweep, everything: bool) -> Iterator[str]:
     """What is said below the table."""
+    yield from map(printable, _lines(plan, sweep, everything))
+
+
+def _lines(plan: Plan, sweep: Sweep, everything: bool) -> Iterator[str]:
     num_cells = sum(plan.counts.values())
     yield f"{num_cells} cells of {len(plan.rows)} configurations: {counts_line(plan.counts)}"
     if plan.left:

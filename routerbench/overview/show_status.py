@@ -10,6 +10,7 @@ from rich.text import Text
 
 from routerbench.ledger.ledger import Standing
 from routerbench.overview.status import Status, progress_of
+from routerbench.printable import printable
 from routerbench.progress import news
 from routerbench.records import read_record, run_folder
 from routerbench.sweep.named import MOST_NAMED, bounded, counts_line, named_lines
@@ -20,6 +21,10 @@ SHARE_OF_LOOKING = 0.1  # at most, of the time, however large the folder is
 
 def lines(status: Status, everything: bool) -> Iterator[str]:
     """Counts, every run that is neither done nor missing with its reason or progress, the latest results."""
+    yield from map(printable, _lines(status, everything))
+
+
+def _lines(status: Status, everything: bool) -> Iterator[str]:
     yield f"{status.results}: {counts_line(status.counts) or 'no runs'}"
     runs = [(run_id, _with_progress(status, run_id, one)) for run_id, one in status.standings.items()]
     yield from named_lines(status.results, runs, everything)
@@ -38,7 +43,8 @@ def tracebacks(status: Status, everything: bool) -> Iterator[str]:
         folder = run_folder(status.results, run_id)
         record = read_record(folder)
         if record is not None:  # it may be running again
-            yield f"\n{folder}\n{(record['error'] or '').rstrip()}"
+            error = (record["error"] or "").rstrip().split("\n")
+            yield from ["", *map(printable, [str(folder), *error])]
 
 
 def show_live(look: Callable[[], Status], everything: bool, console: Console) -> Status:

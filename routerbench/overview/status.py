@@ -13,7 +13,7 @@ from typing import Any
 from routerbench.ledger.entry import Entry
 from routerbench.ledger.ledger import UNFINISHED, Ledger, Standing
 from routerbench.records import run_folder
-from routerbench.signals import EXIT_CODE
+from routerbench.sweep.named import exit_code
 
 MOST_RECENT = 5
 TAIL_BYTES = 65_536
@@ -41,10 +41,8 @@ class Status:
 
     @property
     def exit_code(self) -> int:
-        """1 where a run failed, diverged or ran out of memory; else 75 where some are not over; else 0."""
-        if self.counts.total() > self.counts["done"] + self.num_left:
-            return 1
-        return EXIT_CODE if self.num_left else 0
+        """As that of `train`."""
+        return exit_code(self.counts)
 
     def recent(self) -> list[Entry]:
         """The latest results, the last first."""

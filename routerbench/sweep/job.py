@@ -83,15 +83,15 @@ class Job:
 
         from routerbench import experiment
         from routerbench.compose import repeating
-        from routerbench.sweep.torchrun import is_for_many, run_by_torchrun
+        from routerbench.sweep.torchrun import is_for_many, run_by_torchrun, under_torchrun
 
         repeat = repeating(HydraConfig.get().overrides.task, self.config_dir)
         if is_for_many(config):
-            return run_by_torchrun(config, repeat, title, warned)
+            return run_by_torchrun(config, repeat, title, warned, self.stop)
         if gc.get_freeze_count() == 0:
             gc.freeze()  # what is imported stays: to look at it takes each collection a fifth of a second
         # Several processes with a moving bar each would write over each other.
-        alone = self.stop is not None and self.stop.process == os.getpid()
+        alone = under_torchrun() or (self.stop is not None and self.stop.process == os.getpid())
         console = Console(quiet=int(os.environ.get("RANK", "0")) > 0, force_terminal=None if alone else False)
         return experiment.run(
             config, command=self.command, repeat=repeat, console=console, title=title, warned=warned

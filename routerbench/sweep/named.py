@@ -1,18 +1,34 @@
-"""Runs by name, with why they are not done: as many as can be read."""
+"""What has become of runs: how many by state, their exit code, and by name those that are not done."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from routerbench.ledger.ledger import STATES, Standing
+from routerbench.ledger.ledger import STATES, UNFINISHED, Standing
+from routerbench.printable import printable
 from routerbench.records import run_folder
+from routerbench.signals import EXIT_CODE
 
 MOST_NAMED = 20  # of each state, unless all are asked for
 NOT_NAMED = ("done", "missing")
 
 
-def counts_line(counts: dict[str, int]) -> str:
+def counts_line(counts: Mapping[str, int]) -> str:
     """24 done, 1 failed: each state that has any, in the order of STATES."""
     return ", ".join(f"{counts[state]} {state}" for state in STATES if counts.get(state))
+
+
+def exit_code(counts: Mapping[str, int]) -> int:
+    """1 where a run failed, diverged or ran out of memory; else 75 where some are not over; else 0."""
+    states = {state for state, number in counts.items() if number}
+    if states - {"done", *UNFINISHED}:
+        return 1
+    return EXIT_CODE if states & set(UNFINISHED) else 0
+
+
+def run_line(results: Path, run_id: str, standing: Standing) -> str:
+    """The state of a run, its folder, and what is known of that."""
+    reason = f"  {standing.detail}" if standing.detail else ""
+    return printable(f"{standing.state}: {run_folder(results, run_id)}{reason}")
 
 
 def named_lines(results: Path, runs: Sequence[tuple[str, Standing]], everything: bool) -> list[str]:
@@ -21,7 +37,7 @@ def named_lines(results: Path, runs: Sequence[tuple[str, Standing]], everything:
     for state in STATES:
         of_state = [(run_id, standing) for run_id, standing in runs if standing.state == state]
         if state not in NOT_NAMED:
-            found = [_line(results, run_id, standing) for run_id, standing in of_state]
+            found = [run_line(results, run_id, standing) for run_id, standing in of_state]
             lines += found if everything else bounded(found)
     return lines
 
@@ -30,8 +46,3 @@ def bounded(lines: Sequence[str]) -> list[str]:
     """The first lines, and how many more there are."""
     more = len(lines) - MOST_NAMED
     return [*lines[:MOST_NAMED], *([f"and {more} more: --all"] if more > 0 else [])]
-
-
-def _line(results: Path, run_id: str, standing: Standing) -> str:
-    reason = f"  {standing.detail}" if standing.detail else ""
-    return f"{standing.state}: {run_folder(results, run_id)}{reason}"

@@ -3,7 +3,9 @@
 import os
 import shlex
 import traceback
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from routerbench.compose import Cell, Sweep
@@ -15,8 +17,9 @@ from routerbench.sweep.cores import check_cores, jobs_at_once
 from routerbench.sweep.job import Job
 from routerbench.sweep.launch import Ended, ended_in_order, launch
 from routerbench.sweep.launchers import check_launcher, ends_with_the_command
-from routerbench.sweep.outcome import counts, exit_code, left_of, not_done, standings
-from routerbench.sweep.stop import stop_of_this_command
+from routerbench.sweep.named import counts_line, exit_code, run_line
+from routerbench.sweep.outcome import left_of, standings
+from routerbench.sweep.stop import stop_of_the_outer_command, stop_of_this_command
 from routerbench.sweep.torchrun import under_torchrun
 
 EXIT_CODE_OF_CTRL_C = 130
@@ -28,7 +31,7 @@ def run_sweep(sweep: Sweep, words: list[str], overrides: list[str], config_dir: 
     Raises ValueError, before anything runs, for a cell that cannot be run.
     """
     with stop_of_this_command() as stop:
-        heard = stop if ends_with_the_command(sweep.hydra.hydra) else None
+        heard = stop_of_the_outer_command() or (stop if ends_with_the_command(sweep.hydra.hydra) else None)
         try:
             with ended_in_order(stop):
                 at_once = jobs_at_once(sweep.hydra.hydra.launcher)
@@ -81,9 +84,15 @@ def _launched(sweep: Sweep, cells: Sequence[Cell], job: Job) -> bool:
 def _report(cells: Sequence[Cell]) -> int:
     """Say how the cells stand; gives back what their states have for exit code."""
     found = standings(cells)
+    counts = Counter(standing.state for standing in found)
+    not_done = [
+        run_line(Path(cell.config.runtime.results), cell.run_id, standing)
+        for cell, standing in zip(cells, found, strict=True)
+        if standing.state != "done"
+    ]
     if int(os.environ.get("RANK", "0")) == 0:
-        print(counts(found), *not_done(cells, found), sep="\n", flush=True)
-    return exit_code(found)
+        print(counts_line(counts), *not_done, sep="\n", flush=True)
+    return exit_code(counts)
 
 
 def _titles(sweep: Sweep) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """How a command asks the jobs that it has on this machine to keep their state and end.
 
 A job may be in a process that the command cannot signal, and can outlive the command. So both look at a
-folder, of which the command holds a lock for as long as it lives, and each job another one.
+folder, of which the command holds a lock for as long as it lives, and each job another one. Something else
+may clean that folder away, which is nobody's end: then a command lives while there is a process of its
+number, it can ask its jobs to end as before, but cannot wait for those that run.
 """
 
 import fcntl
@@ -18,6 +20,7 @@ from tempfile import TemporaryDirectory
 from routerbench.signals import EXIT_CODE, Warned
 
 SECONDS = 1.0  # between two looks
+VARIABLE = "ROUTERBENCH_STOP"  # of the environment: process and folder, for commands that a job starts
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,15 @@ class Stop:
     """That of the command."""
 
     def say(self, why: str) -> None:
-        """Ask all jobs to end, and wait until each has kept its state."""
+        """Ask all jobs to end, and wait until each has kept its state, but for one that this interrupts."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         (self.folder / "why").write_text(why)
-        self._wait_for_jobs()
+        if not self._has_thread("listener"):
+            self._wait_for_jobs()
+
+    def environment(self) -> dict[str, str]:
+        """What has the jobs of a command that a job starts end with this one too."""
+        return {VARIABLE: f"{self.process} {self.folder}"}
 
     def said(self) -> str | None:
         """Why jobs are to end, None while they are not."""
@@ -51,14 +60,15 @@ class Stop:
                 warned.by = why
 
         def listen() -> None:
-            while warned.by is None and not over.wait(SECONDS):
-                look()
+            while not over.wait(SECONDS):
+                if warned.by is None:
+                    look()
 
         if os.getpid() != self.process:
             self._end_this_process_with_the_command()
         with self._job():
             look()
-            listener = threading.Thread(target=listen, daemon=True)
+            listener = threading.Thread(target=listen, name=self._thread("listener"), daemon=True)
             listener.start()
             try:
                 yield
@@ -71,7 +81,7 @@ class Stop:
         """Inside, those wait who wait for jobs."""
         try:
             file = (self.folder / "jobs").open()
-        except FileNotFoundError:  # the command is over
+        except FileNotFoundError:
             yield
             return
         with file:
@@ -88,7 +98,7 @@ class Stop:
         except BlockingIOError:
             return False
         except FileNotFoundError:
-            pass
+            return not _is_there(self.process)
         return True
 
     def _wait_for_jobs(self) -> None:
@@ -102,12 +112,18 @@ class Stop:
             while not self._command_is_over():
                 time.sleep(SECONDS)
             self._wait_for_jobs()
+            time.sleep(2 * SECONDS)  # in which the other processes see it too
             shutil.rmtree(self.folder, ignore_errors=True)
             os._exit(EXIT_CODE)
 
-        name = f"watch of {self.folder}"
-        if all(thread.name != name for thread in threading.enumerate()):
-            threading.Thread(target=watch, name=name, daemon=True).start()
+        if not self._has_thread("watch"):
+            threading.Thread(target=watch, name=self._thread("watch"), daemon=True).start()
+
+    def _thread(self, what: str) -> str:
+        return f"{what} of {self.folder}"
+
+    def _has_thread(self, what: str) -> bool:
+        return any(thread.name == self._thread(what) for thread in threading.enumerate())
 
 
 @contextmanager
@@ -117,3 +133,17 @@ def stop_of_this_command() -> Iterator[Stop]:
         fcntl.flock(command, fcntl.LOCK_EX)
         Path(name, "jobs").touch()
         yield Stop(Path(name), os.getpid())
+
+
+def stop_of_the_outer_command() -> Stop | None:
+    """By which the command ends us that has a job of which this process is a rank; None without one."""
+    process, _, folder = os.environ.get(VARIABLE, "").partition(" ")
+    return Stop(Path(folder), int(process)) if folder else None
+
+
+def _is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:  # or of another user, who has the number by now
+        return False
+    return True

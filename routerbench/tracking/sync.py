@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from routerbench.identity import group_id
-from routerbench.records import each_record, read_record
+from routerbench.records import each_record, is_of, read_record
 from routerbench.tracking.content import digest_of, log_rows, rows_of
 from routerbench.tracking.files import publish
 from routerbench.tracking.server import Project
@@ -61,7 +61,7 @@ def look(results: Path) -> Found:
     """Find the runs of a results folder; without any where there is none."""
     over, damaged = [], []
     for path, record in each_record(results):
-        if record is None or record["run_id"] != path.parent.name:
+        if record is None or not is_of(record, path.parent):
             damaged.append(path)
         elif (digest := digest_of(path.parent)) is not None:  # else it is being run again
             over.append(Over(path.parent, digest))

@@ -385,3 +385,12 @@ def test_an_attempt_that_cannot_be_signed_is_none(tmp_path: Path, monkeypatch: p
     assert numbers(tmp_path) == []
     with claimed(tmp_path):
         pass
+
+
+def test_the_longest_reason_has_room_in_any_script(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), claimed(tmp_path):
+        raise RuntimeError("\N{GRINNING FACE}" * 1000)
+    found = latest(tmp_path)
+    assert found is not None
+    assert found.path.stat().st_size == owner.ROOM
+    assert str(found) == "\N{GRINNING FACE}" * owner.LONGEST_REASON

@@ -107,7 +107,7 @@ def test_a_disk_that_can_only_be_read_is_read_and_no_run_on_it_claimed(disk: Pat
     for name in ("done", "damaged"):
         folder = records.run_folder(disk, name)
         folder.mkdir(parents=True)
-        records.write_record(folder, RECORD)
+        records.write_record(folder, {**RECORD, "run_id": name})
     (folder / "record.json").write_text("{")
     with claimed(disk / "runs" / "stopped"):
         pass

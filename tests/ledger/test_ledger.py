@@ -128,6 +128,13 @@ def test_every_state_and_its_detail(tmp_path: Path) -> None:
     assert found.standing("done").entry == found.entries["done"]
 
 
+def test_a_record_in_the_folder_of_another_run_is_none_of_that(tmp_path: Path) -> None:
+    other = put(tmp_path, "other", run_id="a")
+    assert states(tmp_path) == {"other": ("interrupted", "its record is damaged")}
+    with pytest.raises(ValueError, match=f"^{other}/record.json is no record of this run: it is set aside"):
+        records.own_record(other)
+
+
 def test_without_runs_it_is_empty_and_writes_nothing(tmp_path: Path) -> None:
     for results in (tmp_path, tmp_path / "absent"):
         found = read_ledger(results)
@@ -154,7 +161,7 @@ def test_no_record_is_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name in ("a", "b"):
         put(tmp_path, name)
     first = read_ledger(tmp_path)
-    monkeypatch.setattr(ledger, "read_record", never)
+    monkeypatch.setattr(ledger, "own_record", never)
     assert read_ledger(tmp_path) == first
 
 
@@ -237,7 +244,7 @@ def test_a_record_that_may_not_be_looked_at_is_named(tmp_path: Path, monkeypatch
         return look(asked, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", denied)
-    monkeypatch.setattr(ledger, "read_record", denied)
+    monkeypatch.setattr(ledger, "own_record", denied)
     assert read_ledger(tmp_path).damaged == (Path(path),)
 
 
@@ -245,6 +252,6 @@ def test_a_record_that_goes_while_it_is_read_is_not_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path, "a")
-    monkeypatch.setattr(ledger, "read_record", lambda folder: None)
+    monkeypatch.setattr(ledger, "own_record", lambda folder: None)
     found = read_ledger(tmp_path)
     assert (found.entries, found.damaged) == ({}, ())

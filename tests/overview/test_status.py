@@ -17,7 +17,8 @@ from routerbench.overview import show_status
 from routerbench.overview.show_status import lines, show_live
 from routerbench.overview.status import TAIL_BYTES, Status, progress_of
 from routerbench.records import append_row
-from routerbench.sweep.named import bounded
+from routerbench.refusal import say
+from routerbench.sweep.named import bounded, run_line
 
 WriteRun = Callable[..., Path]
 ENTRY = Entry(
@@ -85,6 +86,17 @@ def test_what_is_not_done_has_a_line() -> None:
         "latest: 2026-01-01 00:00 UTC  top-1 50.0%  results/runs/a",
     ]
     assert list(lines(status(), everything=False)) == ["results: no runs"]
+
+
+def test_what_others_wrote_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    escape = "\x1b]0;OWNED\x07\x1b[2J\n"
+    bad = Standing("failed", escape, replace(ENTRY, run_id=escape, error=escape))
+    done = Standing("done", None, replace(ENTRY, run_id=escape, finished=escape))
+    shown = [*lines(status(**{escape: bad, "b": done}), everything=True), run_line(tmp_path, escape, bad)]
+    assert len(shown) == 4
+    assert all(line.isprintable() for line in shown)
+    say(escape)
+    assert capsys.readouterr().err == "\\x1b]0;OWNED\\x07\\x1b[2J\n\n"
 
 
 def test_the_latest_five_are_shown_last_first() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from routerbench.printable import printable
 from routerbench.report.figures.style import MUTED, WIDTH_INCHES
-from routerbench.report.tables.table import printable
 
 MAX_COLUMNS = 4
 TITLE_LETTERS, TITLE_LINES = 23, 3

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib import rc_context
 
-from routerbench.report.tables.table import printable
+from routerbench.printable import printable
 
 INK, MUTED, FAINT, PAPER = "#1b1f24", "#5b6470", "#d4d9df", "#fefefe"
 ACCENT, BETTER, WORSE = "#2257c4", "#0f6b46", "#ad2a1f"

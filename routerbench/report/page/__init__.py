@@ -13,12 +13,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from routerbench.printable import printable
 from routerbench.records import STATUSES
 from routerbench.report.figures.svg import svg
 from routerbench.report.page.of_boards import beyond_parts, board_parts
 from routerbench.report.page.parts import Part
 from routerbench.report.runs.run import Run
-from routerbench.report.tables.table import Cell, Section, printable
+from routerbench.report.tables.table import Cell, Section
 
 __all__ = ["Part", "beyond_parts", "board_parts", "page"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from routerbench.printable import printable
 from routerbench.report.options import TOP1
 from routerbench.report.runs.run import Run, paths_of, some
-from routerbench.report.tables.table import printable
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from routerbench.printable import printable
 from routerbench.report.options import Options
 from routerbench.report.runs.run import Found, Run, in_order, read_runs, some
 from routerbench.report.runs.select import of_sweep, selected
 from routerbench.report.runs.wandb_source import read_mirrored
-from routerbench.report.tables.table import printable
 
 
 def read(options: Options) -> Found:

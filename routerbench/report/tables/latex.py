@@ -4,7 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from routerbench.report.tables.table import NOTHING, Cell, Section, Table, printable
+from routerbench.printable import printable
+from routerbench.report.tables.table import NOTHING, Cell, Section, Table
 
 HEAD = r"""% Needs \usepackage{booktabs,graphicx}; for names beyond Latin letters XeLaTeX or LuaLaTeX.
 """

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from routerbench.report.tables.table import Section, Table, printable
+from routerbench.printable import printable
+from routerbench.report.tables.table import Section, Table
 
 # What starts or ends something in Markdown or HTML; an underscore inside a word does neither.
 SPECIAL = re.compile(r"[\\`*\[\]<>|&~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")

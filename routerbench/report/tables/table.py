@@ -84,10 +84,3 @@ def significant(value: float) -> str:
     if math.isnan(value):
         return NOTHING
     return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}" if value else "0"
-
-
-def printable(text: str) -> str:
-    """The text with control characters spelt out, so that no name moves the cursor or ends a line."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

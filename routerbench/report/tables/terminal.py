@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from routerbench.report.tables.table import PLUS_MINUS, Column, Section, Table, printable
+from routerbench.printable import printable
+from routerbench.report.tables.table import PLUS_MINUS, Column, Section, Table
 
 LABEL_WIDTH = 22  # holds sinkhorn_expert_choice; longer labels take more lines where there is no room
 
