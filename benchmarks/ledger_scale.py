@@ -1,4 +1,4 @@
-"""What the ledger takes on many records: seconds to make its index, and to read it when that stands.
+"""What the ledger takes on many records: its index, and the commands that ask it for a sweep that is done.
 
     python benchmarks/ledger_scale.py [NUMBER]
 
@@ -7,6 +7,7 @@ Makes so many records, 20,000 if nothing is said, of 12 KB each in a folder that
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -62,13 +63,21 @@ def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         results = Path(temporary)
         make(results, number)
+        shutil.copytree(POCKET, results / "runs", dirs_exist_ok=True)
         print(f"{number} records, {os.cpu_count()} cores")
         print(f"ledger without its index: {seconds_of_ledger(results):.2f} s")
         size = (results / "index.json").stat().st_size / 1e6
         print(f"ledger with its index of {size:.1f} MB: {seconds_of_ledger(results):.2f} s")
-        print(f"routerbench status: {seconds_of_command('status', '--results', str(results)):.2f} s")
-        plan = ("plan", "+sweep=routers", f"runtime.results={results}")
-        print(f"routerbench plan +sweep=routers: {seconds_of_command(*plan):.2f} s")
+        here = f"runtime.results={results}"
+        for command in (
+            ("status", "--results", str(results)),
+            ("status", "+sweep=demo", here),
+            ("plan", "+sweep=demo", here),
+            ("plan", "+sweep=demo", "seed=0,1,2,3", here),
+            ("train", "-m", "+sweep=demo", here),
+        ):
+            named = " ".join(command).replace(str(results), "DIR")
+            print(f"routerbench {named}: {seconds_of_command(*command):.2f} s")
 
 
 if __name__ == "__main__":

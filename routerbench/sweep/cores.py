@@ -23,6 +23,10 @@ def check_cores(launcher: Any, cells: Sequence[Cell]) -> None:
     """
     if not launcher._target_.startswith(JOBLIB):
         return
+    if launcher.n_jobs == 0:
+        raise ValueError(
+            "hydra.launcher.n_jobs=0 starts nothing: give a number of processes, or -1: one a core"
+        )
     cores, jobs = _num_cores(), jobs_at_once(launcher)
     for cell in cells:
         threads, ranks = cell.config.runtime.threads or 1, num_processes(cell.config)
