@@ -101,8 +101,9 @@ def _ended_by_death(
     Raises the error where no cell had begun, for so it would go on for ever.
     """
     cells = list(batch.values())
-    states = {cell.run_id: standing.state for cell, standing in zip(cells, standings(cells), strict=True)}
-    left = {cell.run_id for cell in left_of(cells)}
+    found = standings(cells)
+    states = {cell.run_id: standing.state for cell, standing in zip(cells, found, strict=True)}
+    left = {cell.run_id for cell in left_of(cells, found)}
     begun = {name for name in left if states[name] != "missing"}
     if len(begun) == 0 and len(left) == len(batch):
         raise error

@@ -14,10 +14,10 @@ def standings(cells: Sequence[Cell]) -> list[Standing]:
     return [ledgers[str(cell.config.runtime.results)].standing(cell.run_id) for cell in cells]
 
 
-def left_of(cells: Sequence[Cell]) -> list[Cell]:
-    """Those that are still to be run, in the same order."""
+def left_of(cells: Sequence[Cell], found: Sequence[Standing]) -> list[Cell]:
+    """Of cells that stand so those that are still to be run, in the same order."""
     return [
         cell
-        for cell, standing in zip(cells, standings(cells), strict=True)
+        for cell, standing in zip(cells, found, strict=True)
         if is_left(standing.state, cell.config.runtime.retry)
     ]

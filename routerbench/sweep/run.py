@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from routerbench.compose import Cell, Sweep
+from routerbench.ledger.ledger import Standing
 from routerbench.refusal import say
 from routerbench.signals import EXIT_CODE, RequeueError
 from routerbench.sweep.check import check_parts, check_results, check_settings
@@ -38,24 +39,26 @@ def run_sweep(sweep: Sweep, words: list[str], overrides: list[str], config_dir: 
                 command = f"routerbench train {shlex.join(words)}"
                 job = Job(_titles(sweep), command, config_dir, heard, at_once)
                 if not sweep.cells:
-                    return _report(choose(sweep, overrides, job).cells)
+                    chosen = choose(sweep, overrides, job).cells
+                    return _report(chosen, standings(chosen))
                 return _run(sweep, job)
         except RequeueError as error:  # of ranks, of which perhaps another was warned
             say(f"{error}: the same command goes on from there")
             return EXIT_CODE
         except Ended as ended:
             say(f"stopped by {ended}: the same command goes on with what is not done")
-            _report(sweep.cells)
+            _report(sweep.cells, standings(sweep.cells))
             return EXIT_CODE_OF_CTRL_C if str(ended) == "SIGINT" else EXIT_CODE
 
 
 def _run(sweep: Sweep, job: Job) -> int:
-    left = left_of(sweep.cells)
+    found = standings(sweep.cells)
+    left = left_of(sweep.cells, found)
     check_launcher(sweep.hydra.hydra)
     check_settings(sweep, sweep.cells)
     check_cores(sweep.hydra.hydra.launcher, left)
     if not left and not under_torchrun():
-        return _report(sweep.cells)
+        return _report(sweep.cells, found)
     from routerbench.ranks import agreed, checked_by_all, joined
 
     runtime = sweep.cells[0].config.runtime
@@ -65,7 +68,7 @@ def _run(sweep: Sweep, job: Job) -> int:
         checked_by_all(lambda: check_parts(sweep, left))
         checked_by_all(lambda: check_results(left))
         each_could_be = _launched(sweep, left, job)
-        code = agreed(lambda: _report(sweep.cells))
+        code = agreed(lambda: _report(sweep.cells, standings(sweep.cells)))
         return code if each_could_be else 1
 
 
@@ -81,9 +84,8 @@ def _launched(sweep: Sweep, cells: Sequence[Cell], job: Job) -> bool:
         return False
 
 
-def _report(cells: Sequence[Cell]) -> int:
+def _report(cells: Sequence[Cell], found: Sequence[Standing]) -> int:
     """Say how the cells stand; gives back what their states have for exit code."""
-    found = standings(cells)
     counts = Counter(standing.state for standing in found)
     not_done = [
         run_line(Path(cell.config.runtime.results), cell.run_id, standing)
