@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from PIL import Image
 
 from routerbench.commands import train
 from routerbench.compose import compose_sweep
+from routerbench.ledger.ledger import Standing
 from routerbench.parts.data import num_workers
 from routerbench.sweep import launch, outcome
 from routerbench.sweep.cores import check_cores, jobs_at_once
@@ -185,7 +185,7 @@ def test_what_a_death_leaves_is_launched_again(
 
     def standings(cells: Any) -> list[Any]:
         found = [states.get(f"seed={cell.config.seed}", "missing") for cell in cells]
-        return [SimpleNamespace(state=state) for state in found]
+        return [Standing(state, None, None) for state in found]
 
     monkeypatch.setattr(outcome, "standings", standings)
     monkeypatch.setattr(launch, "standings", standings)

@@ -56,6 +56,7 @@ def test_the_commands_of_a_job_hear_of_its_command(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_second_ctrl_c_kills_a_torchrun_that_does_not_end() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     deaf = ["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.1; done"]
     process = subprocess.Popen(deaf, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
@@ -66,4 +67,5 @@ def test_a_second_ctrl_c_kills_a_torchrun_that_does_not_end() -> None:
     again.start()
     with process.stdout, pytest.raises(KeyboardInterrupt):
         torchrun._wait_for(process, Warned(by="SIGINT"))
+    signal.signal(signal.SIGINT, before)
     assert process.wait(10) == -signal.SIGKILL
