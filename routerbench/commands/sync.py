@@ -1,14 +1,13 @@
 """`routerbench sync`."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from routerbench.signals import EXIT_CODE
+
 if TYPE_CHECKING:
     from routerbench.tracking.sync import Found, Outcome
-
-INCOMPLETE = os.EX_TEMPFAIL  # 75: sysexits.h's "try again later"
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -57,5 +56,5 @@ def _left(outcome: "Outcome", dry_run: bool) -> int:
         return 0
     if outcome.left:
         print(f"left: {some(outcome.left)}: {outcome.reason}; the same command goes on with them")
-        return INCOMPLETE
+        return EXIT_CODE
     return 0

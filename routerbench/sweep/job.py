@@ -43,8 +43,9 @@ class Job:
         Raises NotDoneError where the run has none, RefusedError for what it ran into: a cell stops no other.
         Of many ranks one that goes wrong stops all of them, so any error is raised there.
         """
-        if self.config_dir:  # a router of the user stands beside its yaml
-            sys.path.insert(0, str(Path(self.config_dir).resolve()))
+        own = str(Path(self.config_dir).resolve()) if self.config_dir else None
+        if own is not None and own not in sys.path:  # a router of the user stands beside its yaml
+            sys.path.insert(0, own)
         os.environ["ROUTERBENCH_JOBS"] = str(self.at_once)  # for torchrun's processes too
         from routerbench.identity import identity, run_id
 
@@ -103,6 +104,6 @@ def _top1(results: Path, name: str) -> float:
 
     record = read_record(run_folder(results, name))
     if record is None:
-        return float("nan")
+        raise NotDoneError(f"{name}: its record has been taken away")
     metrics = record["metrics"]
     return metrics.get("minival/top1", metrics["test/top1"])
