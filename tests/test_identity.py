@@ -40,7 +40,6 @@ def test_an_id_is_readable_and_a_file_name() -> None:
         ["runtime.wandb=disabled", "runtime.log_every_steps=1", "runtime.retry=all"],
         ["parallel.data=2", "parallel.expert=2"],
         ["slots_per_token=2", "router.capacity_factor=1"],
-        ["union=[{seed:1}]"],
     ],
 )
 def test_the_same_configuration_has_the_same_id(words: list[str], default: tuple[str, str]) -> None:

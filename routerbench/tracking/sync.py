@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from routerbench.identity import group_id
 from routerbench.records import each_record, is_of, read_record
@@ -18,6 +19,7 @@ from routerbench.tracking.start import start
 
 PER_QUESTION = 200  # runs
 PAUSES = (0, 1, 2, 4)  # seconds, in which W&B takes in what it was sent
+END_SECONDS = 30  # for W&B's process, which would wait for a lost network as long as it likes
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,9 @@ def _nothing_left_behind() -> Iterator[None]:
         try:
             yield
         finally:
-            wandb.teardown()
+            ending = Thread(target=wandb.teardown, daemon=True)
+            ending.start()
+            ending.join(END_SECONDS)  # if not by then, it ends with this process
             for name, value in before.items():
                 os.environ.pop(name, None)
                 os.environ.update({} if value is None else {name: value})
