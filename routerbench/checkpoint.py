@@ -3,7 +3,6 @@
 They are folders of safetensors files with checksums, written by `torch.distributed.checkpoint`.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from routerbench.records import writing
 from routerbench.signals import RequeueError, Warned
 from routerbench.state import State, as_tensor
 from routerbench.train import Progress
+from routerbench.weights import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def _write_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 def _put_in_place(partial: Path, folder: Path) -> None:
     """Give a checkpoint its name once all of it is on the disk."""
-    sums = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
+    sums = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
     (partial / CHECKSUMS).write_text(json.dumps(sums))
     for path in (*partial.iterdir(), partial):
         _sync(path)
@@ -191,20 +191,12 @@ def _is_whole(folder: Path) -> bool:
     try:
         sums = json.loads((folder / CHECKSUMS).read_text())
         files = {file.name: file for file in folder.iterdir() if file.name != CHECKSUMS}
-        whole = bool(files) and sums == {name: _checksum(file) for name, file in files.items()}
+        whole = bool(files) and sums == {name: sha256_of(file) for name, file in files.items()}
     except (OSError, ValueError):
         whole = False
     if not whole:
         logger.warning("%s is damaged: the checkpoint before it is used", folder)
     return whole
-
-
-def _checksum(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while block := content.read(2**24):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -4,7 +4,18 @@ import argparse
 import sys
 from typing import NoReturn
 
-from routerbench.commands import bench, costs, plan, report, status, sweep_to_wandb, sync, train
+from routerbench.commands import (
+    bench,
+    costs,
+    eval,
+    inspect,
+    plan,
+    report,
+    status,
+    sweep_to_wandb,
+    sync,
+    train,
+)
 from routerbench.refusal import refuse
 
 USAGE = """\
@@ -16,6 +27,8 @@ routerbench compares Mixture-of-Experts routers for vision, head to head, at equ
   routerbench train --help                                   every setting
   routerbench plan +sweep=pocket_routers [--detect 0.3]      what of it is done, and what the rest will take
   routerbench status [+sweep=pocket_routers]                 how the runs stand, live on a terminal
+  routerbench eval results/runs/RUN                          at other capacities, routers, images
+  routerbench inspect results/runs/RUN                       what its routers do, in numbers and pictures
   routerbench report [--results DIR]                         results/ -> leaderboards
   routerbench sync                                           W&B is made equal to the records
   routerbench sweep-to-wandb pocket_routers                  the same question as a sweep of W&B
@@ -36,7 +49,7 @@ def main() -> None:
     parser = Parser(prog="routerbench", usage=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="command", prog="routerbench", required=True)
     commands.add_parser("train", add_help=False, help="train what the settings say, and record it")
-    for command in (plan, status, report, sync, sweep_to_wandb, costs, bench):
+    for command in (plan, status, eval, inspect, report, sync, sweep_to_wandb, costs, bench):
         command.add_to(commands)
     if sys.argv[1:2] == ["train"]:  # Hydra has a parser of its own
         sys.exit(train.train(sys.argv[2:]))

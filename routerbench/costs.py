@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from routerbench.moe.layer import MoE
 from routerbench.moe.surgery import blank_images, moe_layers
 
 
@@ -61,11 +62,50 @@ def static_costs(model: nn.Module, image_size: tuple[int, int]) -> Costs:
     )
 
 
+@dataclass(frozen=True)
+class ExecutedFlops:
+    """What a forward pass takes when empty slots are not computed."""
+
+    fixed: int
+    """Of one image without its experts."""
+    per_slot: dict[str, int]
+    """Of one filled slot, by MoE layer."""
+
+    @classmethod
+    def of(cls, model: nn.Module, image_size: tuple[int, int]) -> "ExecutedFlops":
+        """Count on blank images in evaluation, as it is set now, and on a copy without memory."""
+        model = copy.deepcopy(model).to("meta").eval()
+        layers = moe_layers(model)
+        for layer in layers.values():
+            layer.backend = "bmm"
+        flops, num_images = _flops(model, image_size), _images_at_once(model)
+        per_slot = {name: _flops_per_slot(layer) for name, layer in layers.items()}
+        of_slots = 0
+        for name, layer in layers.items():
+            assert layer.routing is not None
+            of_slots += per_slot[name] * layer.routing.plan.filled.numel()
+        return cls(flops - of_slots // num_images, per_slot)
+
+
+def _flops_per_slot(layer: MoE) -> int:
+    experts = layer.experts
+    num_experts, width, _ = experts.w1.shape
+    slots = experts.w1.new_empty(num_experts, 1, width)
+    filled = torch.ones(num_experts, 1, 1, dtype=torch.bool, device="meta")
+    with torch.no_grad():
+        return count_flops(lambda: experts(slots, filled)) // num_experts
+
+
 def _flops(model: nn.Module, image_size: tuple[int, int]) -> int:
     """Of one image in a forward pass, which also leaves a routing in every layer."""
-    num_images = max((layer.images_per_group for layer in moe_layers(model).values()), default=1)
+    num_images = _images_at_once(model)
     with torch.no_grad():
         return count_flops(lambda: model(blank_images(model, image_size, num_images))) // num_images
+
+
+def _images_at_once(model: nn.Module) -> int:
+    """As many images as one routing group holds."""
+    return max((layer.images_per_group for layer in moe_layers(model).values()), default=1)
 
 
 def count_flops(run: Callable[[], object]) -> int:

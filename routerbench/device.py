@@ -1,6 +1,8 @@
-"""From a configuration to the device that it runs on."""
+"""From a configuration to the device that it runs on, and the precision."""
 
 import torch
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str, setting: str = "runtime.device") -> torch.device:

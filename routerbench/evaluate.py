@@ -50,15 +50,15 @@ def evaluate(
     layers = moe_layers(model)
     sums: dict[str, RoutingSums] = {}
     maps: dict[str, RoutingMaps] = {}
-    predictions = []
-    for logits, labels in _predictions(model, batches, device, autocast, watched):
-        predictions.append((logits, labels))
+    seen = []
+    for logits, labels in predictions(model, batches, device, autocast, watched):
+        seen.append((logits, labels))
         for name, layer in layers.items():
             assert layer.routing is not None
             _add(sums, name, RoutingSums.of(layer.routing))
             _add(maps, name, RoutingMaps.of(layer.routing.plan, labels, logits.shape[1]))
     sums, maps = added(sums), added(maps)
-    metrics, correct = classification_metrics(*_of_all_ranks(predictions), task_loss)
+    metrics, correct = classification_metrics(*_of_all_ranks(seen), task_loss)
     test = {f"test/{name}": value for name, value in metrics.items()}
     routing = routing_metrics({name: sums[name].metrics() | maps[name].metrics() for name in layers})
     arrays = {f"{name}/{map_}": array for name in maps for map_, array in maps[name].arrays().items()}
@@ -74,10 +74,10 @@ def predict(
     watched: Watched = iter,
 ) -> tuple[Float[Tensor, "N classes"], Int[Tensor, "N"]]:
     """The logits of every image of `batches`, of all ranks in their order, and the labels."""
-    return _of_all_ranks(list(_predictions(model, batches, device, autocast, watched)))
+    return _of_all_ranks(list(predictions(model, batches, device, autocast, watched)))
 
 
-def _predictions(
+def predictions(
     model: nn.Module,
     batches: Iterable[Batch],
     device: torch.device,

@@ -23,6 +23,7 @@ from routerbench.checkpoint import RunCheckpoints
 from routerbench.costs import Costs, MemoryMeter, static_costs
 from routerbench.data.extra import ExtraSet
 from routerbench.data.orders import Share
+from routerbench.device import PRECISIONS
 from routerbench.evaluate import Batch, Evaluation, evaluate, evaluate_ranked, predict
 from routerbench.fewshot import fewshot
 from routerbench.identity import group_id, identity
@@ -54,7 +55,6 @@ from routerbench.weights import Weights, write_weights
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # The training's random numbers must not hang on how many a router's initialisation drew.
 TRAINING_SEED_OFFSET = 1_000_003
 
@@ -174,8 +174,7 @@ def measure(
     )
     further = _further(inputs, models[ranked], device, autocast, watched)
     check()
-    for kind, trained in models.items():
-        write_weights(folder, trained, kind)
+    checksums = {kind: write_weights(folder, trained, kind) for kind, trained in models.items()}
     if rank() == 0:
         records.write_correct(folder, evaluation.correct)
         records.write_maps(folder, evaluation.maps)
@@ -184,7 +183,7 @@ def measure(
         "evaluation": {"weights": ranked},
         "cost": asdict(prepared.costs) | _measured(progress, memory.peak_gib()),
         "placement_blocks": prepared.blocks,
-        "ran": prepared.chosen | _history(config, progress, data),
+        "ran": prepared.chosen | _history(config, progress, data) | {"weights_sha256": checksums},
     }
 
 

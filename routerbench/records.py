@@ -1,5 +1,6 @@
 """Records: the folder of a run, and what stands in it when the run is over."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -89,6 +90,31 @@ def own_record(folder: Path) -> dict[str, Any] | None:
         path = folder / "record.json"
         raise ValueError(f"{path} is no record of this run: it is set aside when the run is started again")
     return record
+
+
+def keep_evaluation(
+    folder: Path, record: dict[str, Any], study: str, mode: str, result: dict[str, Any]
+) -> None:
+    """Put what was found of a finished run into its record, as `evaluations.<study>.<mode>`.
+
+    All else in the record stays as it is. `record` is the one that the run had when it was opened. Raises
+    ValueError where the run has been trained again since, and UnwritableError.
+    """
+    with _one_at_a_time(folder):
+        now = own_record(folder)
+        if now is None or now.get("provenance") != record.get("provenance"):
+            raise ValueError(f"path={folder} has been trained again meanwhile: ask the new run")
+        evaluations = now.setdefault("evaluations", {})
+        evaluations.setdefault(study, {})[mode] = result
+        write_text(folder / "record.json", json.dumps(now, indent=1) + "\n")
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Inside, no other process changes the record of this folder."""
+    with writing(folder), (folder / ".record.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def set_aside(folder: Path, why: str) -> Path:

@@ -1,5 +1,6 @@
 """Weights of a model in a file: read without running what is in it, held against a model, written whole."""
 
+import hashlib
 import inspect
 import pickle
 import sys
@@ -135,10 +136,11 @@ def misfit(model: nn.Module, weights: Weights) -> str | None:
     return f"it has {unexpected}, and the model has not" if unexpected else None
 
 
-def write_weights(folder: Path, model: nn.Module, kind: str = "raw") -> None:
+def write_weights(folder: Path, model: nn.Module, kind: str = "raw") -> str:
     """Write the weights of a model to the folder of its run, those of a kind, whole or not at all.
 
-    All ranks have to, for each may hold a share of the weights; the first writes. Raises UnwritableError.
+    All ranks have to, for each may hold a share of the weights; the first writes, and gives back the file's
+    checksum. Raises UnwritableError.
     """
     # Each on its own: safetensors refuses tensors that share memory.
     weights = {key: value.clone().contiguous() for key, value in whole_weights(model).items()}
@@ -148,6 +150,17 @@ def write_weights(folder: Path, model: nn.Module, kind: str = "raw") -> None:
                 save_file(weights, path, metadata={"format": "pt"})
             except SafetensorError as error:  # all that can go wrong with weights of ours is the disk
                 raise OSError(str(error)) from error
+            return sha256_of(path)
+    return ""
+
+
+def sha256_of(file: Path) -> str:
+    """The checksum of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _file(path: Path, setting: str, choice: str | None) -> Path:

@@ -24,7 +24,7 @@ WALK = (
     {"moe.expert_parallel"},
     {"moe.layer"},
     {"moe.surgery"},
-    {"build", "costs", "metrics", "parallel"},
+    {"build", "costs", "metrics", "modes", "parallel"},
     {"maps"},
     {"evaluate"},
     {"step", "autotune", "fewshot"},
@@ -34,6 +34,8 @@ WALK = (
     {"parts.verify"},
     {"parts"},
     {"measure", "footprint", "load"},
+    {"evaluations.observation"},
+    {"evaluations.measurement"},
     {"experiment"},
     {"sweep.check", "sweep.job"},
     {"sweep.launch"},
@@ -67,9 +69,9 @@ HOMES = {
     },
     "wandb": {"tracking.", "report.runs.wandb_source"},
     "pandas": {"records", "report."},
-    "matplotlib": {"bench.plot", "report.figures."},
-    "jinja2": {"report.page"},
-    "scipy": {"stats.", "fewshot"},
+    "matplotlib": {"bench.plot", "report.figures.", "evaluations.figures.", "inspection.figures."},
+    "jinja2": {"report.page", "inspection.page"},
+    "scipy": {"stats.", "fewshot", "evaluations.", "inspection."},
 }
 
 

@@ -28,6 +28,7 @@ class Plan(ABC):
       slot is shared: 1 where a slot holds the token alone.
     * `serves (G, S, E)`, `served (G, S)`: which experts, and how many, give each token at least that.
     * `dropped (G, S)`: whether no slot holds any of the token.
+    * `slots_taken (G, S)`: how many slots each token fills, in parts where slots are shared.
     """
 
     gates: Float[Tensor, "G S E"]
@@ -91,6 +92,12 @@ class Plan(ABC):
     def dropped(self) -> Bool[Tensor, "G S"]:
         """Tokens that no slot holds."""
         return self.expert_share.sum(-1) == 0
+
+    @property
+    def slots_taken(self) -> Float[Tensor, "G S"]:
+        """Slots that each token fills; of a mixture its share. Their sum is the number of filled slots."""
+        share, filled = self.expert_share.sum(-1), self.load.sum(-1, keepdim=True)
+        return share * filled / share.sum(-1, keepdim=True).clamp(min=1e-12)
 
 
 @dataclass(frozen=True)

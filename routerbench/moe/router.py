@@ -32,6 +32,9 @@ class Router(nn.Module, ABC):
     experts_per_token: int | None = None
     """How many experts a token can have at most; None where nothing but their number limits it."""
 
+    changeable: ClassVar[frozenset[str]] = frozenset()
+    """Settings that may be another one after training, of those that a `Mode` has."""
+
     counts: ClassVar[tuple[str, ...]] = ()
     """Buffers that add up over the images of a step: with many processes each then has the sum of all."""
 

@@ -1,7 +1,7 @@
 """Sparse routers: a gate, and whether tokens choose their experts or experts their tokens."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +23,8 @@ class SparseRouter(Router, ABC):
     `capacity_rounding` (`ceil` or `round`) and `capacity_multiple_of`, and `capacity_factor_eval`; and the
     weights of the auxiliary losses. Raises ValueError for a setting out of its range.
     """
+
+    changeable: ClassVar[frozenset[str]] = frozenset({"capacity_factor", "dropless"})
 
     def __init__(
         self,
@@ -109,6 +111,8 @@ class TokenChoiceRouter(SparseRouter, ABC):
     With `batch_priority` tokens queue by their largest affinity, otherwise in their order in the group.
     Evaluation may take another `top_k_eval`, and with `dropless` has slots for every token.
     """
+
+    changeable: ClassVar[frozenset[str]] = SparseRouter.changeable | {"top_k", "batch_priority"}
 
     def __init__(
         self,

@@ -1,7 +1,15 @@
 """From a configuration to the parts of a run."""
 
 from routerbench.device import choose_device
-from routerbench.parts.data import Data, FewShot, load_data, load_extra, load_fewshot
+from routerbench.parts.data import (
+    Data,
+    FewShot,
+    TestSet,
+    load_data,
+    load_extra,
+    load_fewshot,
+    load_test,
+)
 from routerbench.parts.model import build_model, checkpoint_activations, load_weights, put_moe_layers, start
 from routerbench.parts.recipe import check_schedule, mix, optimizer_and_scheduler, task_loss, test_loss
 from routerbench.parts.verify import verify
@@ -9,6 +17,7 @@ from routerbench.parts.verify import verify
 __all__ = [
     "Data",
     "FewShot",
+    "TestSet",
     "build_model",
     "check_schedule",
     "checkpoint_activations",
@@ -16,6 +25,7 @@ __all__ = [
     "load_data",
     "load_extra",
     "load_fewshot",
+    "load_test",
     "load_weights",
     "mix",
     "optimizer_and_scheduler",

@@ -1,7 +1,8 @@
 """From a configuration to its data: the batches of a run, and what else a model is evaluated on."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -61,6 +62,37 @@ class FewShot:
     load: Callable[[NDArray[np.int64]], Iterator[Batch]]
     """From places among these to batches of their images, as in an evaluation."""
     test: Loader
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The images that a run was tested on."""
+
+    __test__ = False  # for pytest, which takes the name for its own
+
+    dataset: Dataset
+    class_names: tuple[str, ...]
+    of_batches: Mapping[str, Any]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The label of every image."""
+        return labels_of(self.dataset)
+
+    def batches(
+        self, places: NDArray[np.int64] | None = None, batch_size: int | None = None
+    ) -> Iterator[Batch]:
+        """The images at these places, in this order, or all; in batches of the run's size, or of another."""
+        images = self.dataset if places is None else select(self.dataset, torch.from_numpy(places))
+        given = {} if batch_size is None else {"batch_size": batch_size}
+        with closing(test_loader(images, **{**self.of_batches, **given})) as loader:
+            yield from loader.epoch(0)
+
+
+def load_test(config: DictConfig) -> TestSet:
+    """Read the test set of a configuration; raises ValueError for what is missing or does not fit."""
+    source: Source = made("data.source", config.data.source)
+    return TestSet(source.test, source.class_names, _of_batches(config, ALONE))
 
 
 def load_data(config: DictConfig, share: Share = ALONE) -> Data:

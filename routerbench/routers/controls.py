@@ -1,6 +1,7 @@
 """Controls, which learn nothing: a router that does not beat them has learnt nothing."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from routerbench.moe.slots import Capacity, fill_slots
 
 class PositionRouter(Router, ABC):
     """Chooses `top_k` experts by a token's position in its group alone, and weighs them equally."""
+
+    changeable: ClassVar[frozenset[str]] = frozenset({"capacity_factor", "dropless"})
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ def files(disk: Path) -> set[Path]:
     return {path.relative_to(disk) for path in disk.rglob("*") if path.is_file()}
 
 
-WRITERS: dict[str, Callable[[Path], None]] = {
+WRITERS: dict[str, Callable[[Path], object]] = {
     "record.json": lambda run: records.write_record(run, {**RECORD, "error": " " * 300_000}),
     "correct.npy": lambda run: records.write_correct(run, np.zeros(300_000, bool)),
     "metrics.jsonl": lambda run: records.append_row(run / "metrics.jsonl", {"step": "1" * 300_000}),

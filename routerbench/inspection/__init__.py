@@ -1,0 +1,1 @@
+"""What the routers of a trained model do: who serves what, where, since when."""

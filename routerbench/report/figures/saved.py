@@ -1,0 +1,34 @@
+"""A picture as files: SVG and PNG, and its numbers beside them as CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from matplotlib import rc_context
+
+from routerbench.records import replaced, write_text
+from routerbench.report.figures.picture import Picture
+from routerbench.report.figures.style import PAPER
+
+DOTS_PER_INCH = 150
+
+
+def save(
+    folder: Path, name: str, picture: Picture, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """Write `<name>.svg`, `<name>.png` and `<name>.csv`, the same bytes for the same numbers.
+
+    Raises UnwritableError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        with replaced(folder / f"{name}.svg") as path:
+            picture.figure.savefig(path, format="svg", facecolor=PAPER, metadata={"Date": None})
+        with replaced(folder / f"{name}.png") as path:
+            picture.figure.savefig(path, format="png", facecolor=PAPER, dpi=DOTS_PER_INCH)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(folder / f"{name}.csv", text.getvalue())
