@@ -1,7 +1,7 @@
 """`routerbench inspect`: what is not known of the runs is measured, and everything drawn."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 
 from routerbench.identity import group_id
 from routerbench.inspection.chosen import Choice
+from routerbench.inspection.figures.said import Numbers
 from routerbench.inspection.figures.shown import ShownImages
 from routerbench.inspection.figures.slots import Mixtures
 from routerbench.inspection.gallery import Known, chapters
@@ -19,6 +20,7 @@ from routerbench.inspection.numbers import numbers_of
 from routerbench.inspection.page import page
 from routerbench.inspection.routing_of import routing_of
 from routerbench.inspection.seen import LayerSeen, Seen
+from routerbench.inspection.stability import over_seeds, over_training
 from routerbench.load import FinishedRun, open_run
 from routerbench.moe.surgery import moe_layers
 from routerbench.records import keep_evaluation, own_record, write_text
@@ -52,6 +54,8 @@ class Inspected:
     """Where its pictures are."""
     seen: Seen
     numbers: dict[str, Any]
+    checkpoints: dict[int, dict[str, float]]
+    """By step and layer, how many tokens leant to the expert of the trained model already."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,9 @@ def inspect_runs(paths: Sequence[Path], asked: Asked) -> Iterator[Outcome]:
                 yield found
             else:
                 inspected.append(found)
+        seeds = over_seeds([one.seen for one in inspected]) if len(inspected) > 1 else {}
         for one in inspected:
-            yield _drawn(one, inspected, asked)
+            yield _drawn(one, seeds, len(inspected), asked)
 
 
 def _by_configuration(paths: Sequence[Path]) -> list[list[Path]]:
@@ -127,13 +132,14 @@ def _inspected(run: FinishedRun, asked: Asked) -> Inspected:
     if known is None or asked.again:
         known = numbers_of(seen, asked.permutations, asked.seed)
         keep_evaluation(run.folder, run.record, STUDY, mode, known)
-    return Inspected(run, folder, seen, known)
+    return Inspected(run, folder, seen, known, {} if other else over_training(run, seen))
 
 
-def _drawn(one: Inspected, group: Sequence[Inspected], asked: Asked) -> Outcome:
+def _drawn(one: Inspected, seeds: Numbers, num_seeds: int, asked: Asked) -> Outcome:
     try:
         layers = _layers(one.seen, asked.layers)
-        found = chapters(_known(one, group, layers, asked.choice))
+        known = _known(one, layers, asked.choice)
+        found = chapters(replace(known, seeds=seeds, num_seeds=num_seeds))
         for drawn in (drawn for chapter in found for drawn in chapter.drawn):
             drawn.save(one.folder)
         path = one.folder / "index.html"
@@ -151,7 +157,7 @@ def _layers(seen: Seen, names: Sequence[str]) -> list[LayerSeen]:
     return [layer for layer in seen.layers if not names or layer.name in names]
 
 
-def _known(one: Inspected, group: Sequence[Inspected], layers: list[LayerSeen], choice: Choice) -> Known:
+def _known(one: Inspected, layers: list[LayerSeen], choice: Choice) -> Known:
     places = choice.places(one.seen)
     images = _images(one.run, one.seen, places)
     return Known(
@@ -161,6 +167,7 @@ def _known(one: Inspected, group: Sequence[Inspected], layers: list[LayerSeen], 
         numbers=one.numbers,
         shown=ShownImages(places, _pixels(one.run, images)),
         mixtures=_mixtures(one.run, images, [layer.name for layer in layers]),
+        checkpoints=one.checkpoints,
     )
 
 
