@@ -55,6 +55,8 @@ class FinishedRun:
     device: torch.device
     autocast: torch.autocast
     test: TestSet
+    weights: str
+    """Which of its weights the model has: raw, or their average ema."""
 
     @property
     def run_id(self) -> str:
@@ -100,7 +102,7 @@ def open_run(
     autocast = torch.autocast(chosen.type, precision, enabled=config.precision != "fp32")
     test = load_test(config)
     _check_classes(folder, config, len(test.class_names), weights)
-    return FinishedRun(folder, record, config, model, chosen, autocast, test)
+    return FinishedRun(folder, record, config, model, chosen, autocast, test, _kind(folder, weights))
 
 
 def _model(folder: Path, config: DictConfig, choice: str | None) -> nn.Module:
@@ -140,14 +142,19 @@ def _read_done(folder: Path) -> dict[str, Any]:
 def _check_sum(folder: Path, choice: str | None) -> None:
     """Refuse weights that are not those of the record, where it says which these are."""
     record = read_record(folder) or {}
-    file = ranked_file(folder, choice)
-    kind = next(name for name, known in FILES.items() if known == file.name)
+    file, kind = ranked_file(folder, choice), _kind(folder, choice)
     sums = record.get("provenance", {}).get("weights_sha256", {})
     if kind in sums and file.is_file() and sha256_of(file) != sums[kind]:
         raise ValueError(
             f"path={folder} has a {file.name} that is not the one that was written there (its checksum is "
             "another): bring it back, or train the run again"
         )
+
+
+def _kind(folder: Path, choice: str | None) -> str:
+    """Raw or ema, whichever is asked for or, without a choice, ranked by the record."""
+    name = ranked_file(folder, choice).name
+    return next(kind for kind, known in FILES.items() if known == name)
 
 
 def _check_data(folder: Path, config: DictConfig) -> None:
