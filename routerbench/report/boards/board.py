@@ -23,6 +23,7 @@ from routerbench.report.runs.run import Run, Settings, key_of, of_one_configurat
 REFERENCES = (DENSE, "hash", "random")  # a router that does not beat them has learnt nothing
 EVALUATION = "evaluation at train capacity"
 SOME_EVALUATED_OTHERWISE = "evaluation at train capacity unless a row says otherwise"
+EVALUATED_AFTER = "evaluation after training"
 WEIGHTS = {"raw": "raw weights", "ema": "running average of the weights"}
 UNFINISHED, MIXED, FEWER_PAIRS = "†", "‡", "§"
 
@@ -93,12 +94,18 @@ def _board(
     given = [*sparse, *dense]
     settings, configurations = cell_of(given[0][0], by), [one_a_seed(same) for same in given]
     rows, num_runs = _rows(configurations, by, metric), sum(map(len, configurations))
-    otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
-    evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION
-    subtitle = f"{metric.name}, {evaluation}, {_weights(rows)}"
+    subtitle = f"{metric.name}, {_evaluation(rows, metric)}"
     pairs = pairs_of(rows, metric, delta)
     board = Board(title_of(settings, by), subtitle, settings, by, metric, rows, pairs, ())
     return replace(board, notes=_notes(board, sum(map(len, given)) - num_runs))
+
+
+def _evaluation(rows: Sequence[Row], metric: Metric) -> str:
+    """How the metric was taken; what was found after training has that in its name."""
+    if metric.place is not None:
+        return EVALUATED_AFTER
+    otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
+    return f"{SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION}, {_weights(rows)}"
 
 
 def _weights(rows: Sequence[Row]) -> str:

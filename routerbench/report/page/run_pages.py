@@ -61,7 +61,7 @@ def _is_common(name: str, value: Any, board: Board) -> bool:
 
 
 def _score(run: Run, board: Board) -> str:
-    value = run.get(board.metric.path)
+    value = board.metric.of(run)
     return NOTHING if value is None else f"{100 * float(value):.2f}"
 
 
