@@ -81,7 +81,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--metric",
         default=TOP1,
         metavar="NAME",
-        help=f"accuracy of the records ({TOP1}), also {EVALUATED}STUDY/MODE/NAME of what `routerbench eval` found",
+        help=f"accuracy of the records ({TOP1}), also {EVALUATED}STUDY/MODE/NAME of `routerbench eval`",
     )
     compared.add_argument(
         "--delta",
