@@ -16,9 +16,8 @@ from routerbench.report.figures.style import INK, MUTED, WIDTH_INCHES, drawing, 
 MAX_ROWS, MAX_REPLACEMENTS = 8, 12
 INCHES_PER_POINT, INCHES_BETWEEN, LEGEND_COLUMNS, LETTERS = 0.12, 0.16, 3, 26
 WORDS = (
-    "Points of top-1 that are lost where the routers of all MoE layers are replaced after training; mean over "
-    "seeds with its 95 % t-interval, small dots are single seeds. What is near 0 did not need the trained "
-    "router."
+    "Points of top-1 lost where the routers of all MoE layers are replaced after training; mean over seeds "
+    "with its 95 % t-interval, small dots are single seeds. What is near 0 did not need the trained router."
 )
 
 
