@@ -116,51 +116,37 @@ def test_what_was_measured_is_not_measured_again(
 ) -> None:
     from routerbench.inspection import measured
 
-    folder = runs["token_choice-s0"]
-    assert inspect(folder) == 0
-    first = numbers(folder)
+    def agreement(run: Any, seen: Any) -> dict[int, dict[str, float]]:
+        return {20: {"blocks.1": 0.75}, 3: {"blocks.1": 0.5}}
 
     def never(*arguments: Any) -> Any:
         raise ValueError("measured again")
 
-    monkeypatch.setattr(measured, "look", never)
-    monkeypatch.setattr(measured, "numbers_of", never)
+    folder = runs["token_choice-s0"]
+    monkeypatch.setattr(measured, "over_training", agreement)
+    assert inspect(folder) == 0
+    first = numbers(folder)
+    for name in ("look", "numbers_of", "over_training"):
+        monkeypatch.setattr(measured, name, never)
     assert inspect(folder, "--images", "3,1", "--layers", "blocks.1") == 0
     rows = (folder / "inspect" / "images_1.csv").read_text().splitlines()[1:]
     assert list(dict.fromkeys(row.split(",")[0] for row in rows)) == ["3", "1"]
+    lines = (folder / "inspect" / "stability_over_training.csv").read_text().splitlines()
+    assert lines == ["layer,step,fraction", "blocks.1,3,0.5", "blocks.1,20,0.75"]
     assert numbers(folder) == first
     assert inspect(folder, "--again") == 2
-
-
-def test_checkpoints_are_asked_once(
-    inspect: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from routerbench.inspection import measured
-
-    folder, asked = runs["token_choice-s0"], []
-
-    def agreement(run: Any, seen: Any) -> dict[int, dict[str, float]]:
-        asked.append(run.run_id)
-        return {20: {"blocks.1": 0.75}, 3: {"blocks.1": 0.5}}
-
-    monkeypatch.setattr(measured, "over_training", agreement)
-    for _ in range(2):
-        assert inspect(folder) == 0
-        lines = (folder / "inspect" / "stability_over_training.csv").read_text().splitlines()
-        assert lines == ["layer,step,fraction", "blocks.1,3,0.5", "blocks.1,20,0.75"]
-    assert asked == [folder.name]
 
 
 def test_a_soft_router_shows_its_slots(inspect: Run, runs: dict[str, Path]) -> None:
     assert inspect(runs["soft-s0"], "--classes", "3,7") == 0
     assert (runs["soft-s0"] / "inspect" / "dispatch_blocks.1.svg").exists()
+    assert not (runs["soft-s0"] / "inspect" / "stability_over_seeds.csv").exists()
 
 
 def test_seeds_of_a_configuration_are_compared(inspect: Run, runs: dict[str, Path]) -> None:
     both = [runs["token_choice-s0"], runs["token_choice-s1"]]
-    assert inspect(*both, runs["soft-s0"]) == 0
+    assert inspect(*both) == 0
     assert all((folder / "inspect" / "stability_over_seeds.csv").exists() for folder in both)
-    assert not (runs["soft-s0"] / "inspect" / "stability_over_seeds.csv").exists()
 
 
 def test_runs_with_nothing_to_see_do_not_stop_the_others(
