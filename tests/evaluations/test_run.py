@@ -80,7 +80,7 @@ def test_what_a_result_hangs_on_is_told(folder: Path, command: Any) -> None:
     known = {name: origin[name] for name in ("method", "weights", "precision", "batch_size", "seed")}
     assert known == {"method": 1, "weights": "raw", "precision": "fp32", "batch_size": 32, "seed": 3}
     assert origin["seconds"] > 0
-    assert origin["versions"]["torch"] == torch.__version__
+    assert origin["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert origin.keys() >= {"device", "commit", "finished"}
 
 

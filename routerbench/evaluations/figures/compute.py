@@ -67,7 +67,7 @@ def _by_confidence(axes: Axes, slots: Float[np.ndarray, "N"], confidence: Float[
     axes.grid()
 
 
-def _by_class(axes: Axes, means: Sequence[tuple[Float[np.ndarray, "n"], str]]) -> None:
+def _by_class(axes: Axes, means: Sequence[tuple[np.ndarray, str]]) -> None:
     estimates = [t_interval(slots.tolist(), CONFIDENCE) for slots, _ in means]
     halves = [(one.high - one.low) / 2 if one.n > 1 else 0.0 for one in estimates]
     rows = range(len(means))
