@@ -46,7 +46,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setattr(sys, "argv", ["routerbench", "eval", *map(str, words), "--device", "cpu"])
         with pytest.raises(SystemExit) as caught:
             cli.main()
-        return int(str(caught.value.code)), *capsys.readouterr()
+        said = capsys.readouterr()
+        return int(str(caught.value.code)), said.out, said.err
 
     return run
 
