@@ -22,6 +22,7 @@ from routerbench.parts import TestSet, build_model, load_test, put_moe_layers
 from routerbench.untrusted import (
     checked_weights,
     complete_source,
+    kind_of_weights,
     read_config,
     read_done,
     read_known,
@@ -43,7 +44,8 @@ def load_run(path: str | Path, weights: str | None = None) -> nn.Module:
     folder = Path(path)
     with refusing(folder):
         config = read_config(folder)
-        return _model(folder, config, checked_weights(folder, read_known(folder), weights))
+        record = read_known(folder)
+        return _model(folder, config, checked_weights(folder, record, kind_of_weights(folder, weights)))
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class FinishedRun:
     device: torch.device
     autocast: torch.autocast
     test: TestSet
+    weights: str
+    """Which of its weights the model has: raw, or their average ema."""
 
     @property
     def run_id(self) -> str:
@@ -90,14 +94,15 @@ def open_run(
     with refusing(folder):
         config = read_config(folder)
         record = read_done(folder, config)
-        model = _model(folder, config, checked_weights(folder, record, weights)).to(chosen)
+        kind = kind_of_weights(folder, weights)
+        model = _model(folder, config, checked_weights(folder, record, kind)).to(chosen)
         _change(config, batch_size)
         test = _test_set(folder, config, data_path)
         _check_classes(folder, model, test)
     precision = PRECISIONS[config.precision]
     choose_attention(model, chosen, precision)
     autocast = torch.autocast(chosen.type, precision, enabled=config.precision != "fp32")
-    return FinishedRun(folder, record, config, model, chosen, autocast, test)
+    return FinishedRun(folder, record, config, model, chosen, autocast, test, kind)
 
 
 def _model(folder: Path, config: DictConfig, trained: Weights) -> nn.Module:

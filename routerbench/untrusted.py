@@ -21,7 +21,7 @@ from routerbench.weights import FILES, Weights, ranked_file, read_weights, sha25
 
 OWN_ROUTER = re.compile(r"routerbench\.routers\.\w+\.\w+")
 OWN_SOURCE = re.compile(r"routerbench\.data\.\w+\.\w+")
-MOST_BYTES = {"config.yaml": 2**17, "record.json": 2**27}  # far above those of any run
+MOST_BYTES = {"config.yaml": 2**15, "record.json": 2**27}  # far above those of any run
 # What a configuration need not say of its data set.
 OF_SOURCES = {
     key.removeprefix("data.source."): value for key, value in LATER.items() if key.startswith("data.source.")
@@ -33,19 +33,21 @@ def refusing(folder: Path) -> Iterator[None]:
     """Inside, whatever fails for what is in the folder is a ValueError of one line."""
     try:
         yield
-    except ValueError:
-        raise
+    except ValueError as error:
+        if "\n" not in str(error):
+            raise
+        raise ValueError(f"path={folder}: {_one_line(error)}") from error
     except OSError as error:
-        raise ValueError(f"path={folder} cannot be read: {error.strerror or error}") from error
+        place = error.filename or folder
+        raise ValueError(f"path={place} cannot be read: {error.strerror or error}") from error
     except ConfigAttributeError as error:
         raise ValueError(
             f"path={folder} has a config.yaml without {error.full_key}: give the folder of a finished run"
         ) from None
     except Exception as error:  # of timm or torch, for settings that no run has
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"path={folder} has a config.yaml of which nothing can be made ({type(error).__name__}: "
-            f"{reason}): give another run"
+            f"{_one_line(error)}): give another run"
         ) from error
 
 
@@ -73,17 +75,19 @@ def read_config(folder: Path) -> DictConfig:
 
 
 def read_known(folder: Path) -> dict[str, Any] | None:
-    """The record in the folder, None where there is none; raises ValueError for one of a later version."""
-    record = read_record(folder) if _has(folder, "record.json") else None
-    if record is None:
+    """The record in the folder, None where there is none; raises ValueError for a damaged or later one."""
+    if not _has(folder, "record.json"):
         return None
-    if record["schema"] > SCHEMA:
+    try:
+        record = read_record(folder) or {}
+    except ValueError:
+        record = {}
+    if record and record["schema"] > SCHEMA:
         raise ValueError(
             f"path={folder} has a record of version {record['schema']}, and this program knows up to "
             f"{SCHEMA}: take the program that wrote it, or a later one"
         )
-    parts = (record.get(name, {}) for name in ("metrics", "cost", "evaluation", "evaluations", "provenance"))
-    if not all(isinstance(part, dict) for part in parts):
+    if not record or not _is_sound(record):
         raise ValueError(
             f"path={folder} has a record.json that is damaged: bring it back, or give another run"
         )
@@ -109,12 +113,18 @@ def read_done(folder: Path, config: DictConfig) -> dict[str, Any]:
     return record
 
 
-def checked_weights(folder: Path, record: dict[str, Any] | None, choice: str | None) -> Weights:
-    """The weights of a run; raises ValueError for others than those of the record, where it says which."""
+def kind_of_weights(folder: Path, choice: str | None) -> str:
+    """Raw or ema, whichever is asked for or, without a choice, ranked by the record."""
     file = ranked_file(folder, choice)
     kind, other = sorted(FILES, key=lambda name: FILES[name] != file.name)
     if choice is not None and not file.is_file() and (folder / FILES[other]).is_file():
         raise ValueError(f"weights={kind} is not what the run in {folder} left: take weights={other}")
+    return kind
+
+
+def checked_weights(folder: Path, record: dict[str, Any] | None, kind: str) -> Weights:
+    """The weights of a run; raises ValueError for others than those of the record, where it says which."""
+    file = folder / FILES[kind]
     sums = (record or {}).get("provenance", {}).get("weights_sha256", {})
     if kind in sums and file.is_file() and sha256_of(file) != sums[kind]:
         raise ValueError(
@@ -145,6 +155,17 @@ def complete_source(folder: Path, source: Any) -> None:
     missing = {key: value for key, value in OF_SOURCES.items() if key in parameters and key not in source}
     fetching = {"download": False} if "download" in parameters else {}
     source.update({**missing, **fetching})
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _is_sound(record: dict[str, Any]) -> bool:
+    """Whether what is looked up in a record can be."""
+    parts = [record.get(name, {}) for name in ("metrics", "cost", "evaluation", "evaluations", "provenance")]
+    nested = parts[-1].get("weights_sha256", {}) if isinstance(parts[-1], dict) else None
+    return all(isinstance(part, dict) for part in (*parts, nested))
 
 
 def _source_function(target: str) -> Any:

@@ -204,7 +204,7 @@ def _of_batches(config: DictConfig, share: Share) -> dict[str, Any]:
     check_one_of("data.on_corrupt", files["on_corrupt"], ("error", "skip"))
     decoding = Decoding(
         workers=num_workers() if runtime.workers is None else runtime.workers,
-        cache_gib=runtime.decoded_cache_gib,
+        cache_gib=float(runtime.decoded_cache_gib),
         skip_corrupt=files["on_corrupt"] == "skip",
         centre_crop=CentreCrop(files["crop_pct"], files["interpolation"]),
     )
