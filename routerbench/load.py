@@ -19,16 +19,9 @@ from routerbench.device import PRECISIONS, choose_device
 from routerbench.evaluate import Batch
 from routerbench.moe.surgery import moe_layers, take_shape
 from routerbench.parts import TestSet, build_model, load_test, put_moe_layers
-from routerbench.untrusted import (
-    checked_weights,
-    complete_source,
-    kind_of_weights,
-    read_config,
-    read_done,
-    read_known,
-    refusing,
-)
-from routerbench.weights import Weights, head_prefixes, misfit
+from routerbench.run_files import checked_weights, read_done, read_known, refusing
+from routerbench.untrusted import complete_source, read_config
+from routerbench.weights import Weights, head_prefixes, misfit, ranked_kind
 
 # Whatever a configuration says, no other file is opened and nothing fetched.
 LOADS_NOTHING = {"pretrained": False, "checkpoint_path": ""}
@@ -44,8 +37,7 @@ def load_run(path: str | Path, weights: str | None = None) -> nn.Module:
     folder = Path(path)
     with refusing(folder):
         config = read_config(folder)
-        record = read_known(folder)
-        return _model(folder, config, checked_weights(folder, record, kind_of_weights(folder, weights)))
+        return _model(folder, config, checked_weights(folder, read_known(folder), weights))
 
 
 @dataclass(frozen=True)
@@ -94,15 +86,14 @@ def open_run(
     with refusing(folder):
         config = read_config(folder)
         record = read_done(folder, config)
-        kind = kind_of_weights(folder, weights)
-        model = _model(folder, config, checked_weights(folder, record, kind)).to(chosen)
+        model = _model(folder, config, checked_weights(folder, record, weights)).to(chosen)
         _change(config, batch_size)
         test = _test_set(folder, config, data_path)
         _check_classes(folder, model, test)
     precision = PRECISIONS[config.precision]
     choose_attention(model, chosen, precision)
     autocast = torch.autocast(chosen.type, precision, enabled=config.precision != "fp32")
-    return FinishedRun(folder, record, config, model, chosen, autocast, test, kind)
+    return FinishedRun(folder, record, config, model, chosen, autocast, test, ranked_kind(folder, weights))
 
 
 def _model(folder: Path, config: DictConfig, trained: Weights) -> nn.Module:

@@ -1,0 +1,112 @@
+"""Does the router matter? Accuracy lost when trained routers are replaced at test time."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Bool
+
+from routerbench.checks import check_one_of
+from routerbench.costs import ExecutedFlops
+from routerbench.evaluations.measurement import Asked, Measurement, Result
+from routerbench.evaluations.replacements import (
+    NAMES,
+    OF_ANOTHER_RUN,
+    Other,
+    Pass,
+    Routers,
+    Scene,
+    impossible,
+    layers_of,
+    standing_in,
+    take,
+)
+from routerbench.evaluations.rescored import Rescored, replaced
+from routerbench.identity import group_id
+from routerbench.load import FinishedRun
+from routerbench.moe.surgery import moe_layers
+from routerbench.stats import t_interval
+
+STUDY = "routers"
+CONFIDENCE = 0.95
+
+
+def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
+    """One for each replacement of all MoE layers at once, and of each layer alone where there are several.
+
+    Without names it is all that are possible. Raises ValueError for one that is unknown or not for this run.
+    """
+    for name in asked.replacements:
+        check_one_of("--replace", name, NAMES)
+    if not moe_layers(run.model):
+        if asked.replacements:
+            raise ValueError(
+                f"--replace={asked.replacements[0]} is not for {run.run_id}: it has no MoE layer"
+            )
+        return
+    scene = Scene(run, asked.seed)
+    others = [Other(other, scene) for other in asked.others if _is_twin(run, other)]
+    reasons = impossible(scene, others)
+    for name in asked.replacements:
+        if name in reasons:
+            raise ValueError(f"--replace={name} is not for {run.run_id}: {reasons[name]}")
+    for name in asked.replacements or [name for name in NAMES if name not in reasons]:
+        for other in others if name in OF_ANOTHER_RUN else [None]:
+            yield from _of_layers(scene, name, other)
+
+
+def lost(
+    trained: Bool[np.ndarray, "N"], replacement: Bool[np.ndarray, "N"], prefix: str = "top1_lost_points"
+) -> dict[str, float]:
+    """Points of accuracy lost, with their 95 % t interval over the images, each paired with itself."""
+    estimate = t_interval((100.0 * trained - 100.0 * replacement).tolist(), CONFIDENCE)
+    return {prefix: estimate.mean, f"{prefix}_low": estimate.low, f"{prefix}_high": estimate.high}
+
+
+def _of_layers(scene: Scene, name: str, other: Other | None) -> Iterator[Measurement]:
+    layers = layers_of(scene, name)
+    alone = [[layer] for layer in layers] if len(scene.layers) > 1 else []
+    called = name if other is None else f"{name}={other.seed}"
+    further = [f"seed={scene.seed}"] if scene.seed != Asked().seed else []
+    for chosen in (layers, *alone):
+        place = chosen if chosen in alone else []
+        mode = " ".join([called, *place, *further])
+        yield Measurement(STUDY, mode, lambda chosen=chosen: _replaced(scene, name, chosen, other))
+
+
+def _replaced(scene: Scene, name: str, layers: Sequence[str], other: Other | None) -> Result:
+    run, trained = scene.run, scene.trained
+    with standing_in(scene, name, list(layers), other) as routers, replaced(run.model, routers):
+        found = take(run, scene.order)
+    costs = _costs(run, routers)
+    before, after = trained.seen.metrics(costs), found.seen.metrics(costs)
+    return {
+        **{key: after[key] for key in ("top1", "top5", "balanced", "loss")},
+        "top1_trained": before["top1"],
+        **lost(trained.seen.correct, found.seen.correct),
+        "balanced_lost_points": 100 * (before["balanced"] - after["balanced"]),
+        "dropped_fraction": after["dropped_fraction"],
+        "slots_per_image": after["slots_per_image"],
+        "executed_flops_per_image": after["executed_flops_per_image"],
+        "first_choice_agreement": _agreement(trained, found, layers),
+    }
+
+
+def _agreement(trained: Pass, found: Pass, layers: Sequence[str]) -> float:
+    """The share of tokens with the first choice that they had, the mean over the replaced layers."""
+    return float(np.mean([(trained.first[layer] == found.first[layer]).mean() for layer in layers]))
+
+
+def _costs(run: FinishedRun, routers: Routers) -> ExecutedFlops:
+    """What a forward pass takes with these routers; changed scores cost what the router itself does."""
+    size = run.config.data.image_size
+    plain = {
+        name: router.plain if isinstance(router, Rescored) else router for name, router in routers.items()
+    }
+    with replaced(run.model, plain):
+        return ExecutedFlops.of(run.model, (size, size))
+
+
+def _is_twin(run: FinishedRun, other: FinishedRun) -> bool:
+    """Whether another run differs from this one by its seed alone."""
+    own, its = run.record["config"], other.record["config"]
+    return own["seed"] != its["seed"] and group_id(own) == group_id(its)
