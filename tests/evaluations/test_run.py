@@ -113,7 +113,7 @@ def test_one_document_and_nothing_else(folder: Path, command: Any) -> None:
     code, printed, complained = command(
         folder, gone, "--only", "capacity", "--capacity-factor", "0.25", "--json"
     )
-    refused, told = json.loads(printed)["runs"]
+    told, refused = json.loads(printed)["runs"]
     assert code == 2
     assert refused["folder"] == str(gone)
     assert refused["refused"] in complained
@@ -258,6 +258,16 @@ def test_a_run_that_was_trained_again_meanwhile_is_refused(
         f"routerbench: {folder.name}: path={folder} has been trained again meanwhile: ask the new run\n"
     )
     assert "evaluations" not in record_of(folder)
+
+
+def test_evaluations_that_are_no_results_are_refused(folder: Path, command: Any) -> None:
+    record = record_of(folder)
+    for damaged in ({"capacity": [1]}, {"capacity": {"trained": 1}}):
+        (folder / "record.json").write_text(json.dumps({**record, "evaluations": damaged}))
+        assert command(folder, *FEW)[2] == (
+            f"routerbench: {folder.name}: path={folder} has a record.json whose evaluations are not results "
+            "by study and mode: take them out of it, and they are measured again\n"
+        )
 
 
 def test_a_full_disk_is_one_line(folder: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
