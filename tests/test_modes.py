@@ -133,11 +133,17 @@ def test_where_nothing_is_dropped_neither_order_nor_capacity_matters(router: str
             assert_close(logits(model, mode, images), expected, atol=1e-5, rtol=0, msg=mode.name)
 
 
-@pytest.mark.parametrize(
-    "mode", [Mode(), Mode(capacity_factor=0.3), Mode(capacity_factor=0.3, batch_priority=True)]
-)
-def test_with_a_group_for_each_image_neither_batch_nor_order_matters(mode: Mode) -> None:
-    model, images = model_with("token_choice"), torch.randn(12, 3, 32, 32)
+QUEUED = Mode(capacity_factor=0.3, batch_priority=True)
+ALONE = [
+    *((name, Mode()) for name in router_names() if name != "dense"),
+    ("expert_choice", Mode(capacity_factor=0.3)),
+    *((name, QUEUED) for name in TOKEN_CHOICE),
+]
+
+
+@pytest.mark.parametrize(("router", "mode"), ALONE, ids=[f"{name} {mode.name}" for name, mode in ALONE])
+def test_with_a_group_for_each_image_neither_batch_nor_order_matters(router: str, mode: Mode) -> None:
+    model, images = model_with(router), torch.randn(12, 3, 32, 32)
     whole = logits(model, mode, images)
     order = torch.randperm(12)
     assert_close(logits(model, mode, images[order]), whole[order], atol=1e-5, rtol=0)
