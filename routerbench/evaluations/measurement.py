@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import DictConfig
+
 from routerbench.load import FinishedRun
 
 Result = dict[str, Any]
@@ -37,3 +39,5 @@ class Asked:
     """Of every random choice."""
     others: tuple[FinishedRun, ...] = ()
     """The other runs that were named, for what takes two."""
+    settings: DictConfig | None = None
+    """What else the models are asked about: an `eval` node, as for training."""
