@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from routerbench.build import build_router, sparsify
+    from routerbench.inspection.routing_of import LayerRouting, routing_of
     from routerbench.load import load_run
     from routerbench.moe.experts import Experts
     from routerbench.moe.layer import MoE
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Experts",
+    "LayerRouting",
     "MoE",
     "Plan",
     "Router",
@@ -25,11 +27,13 @@ __all__ = [
     "load_run",
     "moe_layers",
     "read_records",
+    "routing_of",
     "sparsify",
 ]
 
 _HOME = {
     "Experts": "moe.experts",
+    "LayerRouting": "inspection.routing_of",
     "MoE": "moe.layer",
     "Plan": "moe.plan",
     "Router": "moe.router",
@@ -40,6 +44,7 @@ _HOME = {
     "load_run": "load",
     "moe_layers": "moe.surgery",
     "read_records": "records",
+    "routing_of": "inspection.routing_of",
     "sparsify": "build",
 }
 

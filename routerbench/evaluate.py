@@ -89,7 +89,7 @@ def predictions(
     model.eval()
     images_per_group = max((layer.images_per_group for layer in moe_layers(model).values()), default=1)
     with weights_cast_once(device):
-        own = in_step(_in_whole_groups(batches, images_per_group), images_per_group)
+        own = in_step(in_whole_groups(batches, images_per_group), images_per_group)
         for images, labels in watched(own):
             with autocast:
                 logits = model(images.to(device, non_blocking=True))
@@ -155,7 +155,7 @@ def _add(totals: dict[str, Any], name: str, value: Any) -> None:
     totals[name] = totals[name] + value if name in totals else value
 
 
-def _in_whole_groups(batches: Iterable[Batch], images_per_group: int) -> Iterator[Batch]:
+def in_whole_groups(batches: Iterable[Batch], images_per_group: int) -> Iterator[Batch]:
     """The batches, with what is left of the last group as a batch of its own, so that its routing is seen."""
     for images, labels in batches:
         whole = len(images) - len(images) % images_per_group

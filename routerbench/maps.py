@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,6 +23,13 @@ class RoutingMaps:
     share_by_position: Float[Tensor, "T E"]
     dropped_by_position: Float[Tensor, "T"]
     tokens_by_position: Float[Tensor, "T"]
+    expert_by_class: Float[Tensor, "classes E"]
+    """Tokens by their one expert, see `expert_of`."""
+    expert_by_position: Float[Tensor, "T E"]
+    squares: Float[Tensor, "E"]
+    """Squares of how many tokens of an image are an expert's, summed over images."""
+    squares_of_all: Float[Tensor, ""]
+    """The same of how many tokens of an image have any expert."""
 
     @classmethod
     @torch.no_grad()
@@ -30,6 +38,10 @@ class RoutingMaps:
         share = plan.expert_share.reshape(len(labels), -1, plan.gates.shape[-1])
         dropped = plan.dropped.reshape(len(labels), -1).to(share.dtype)
         tokens = torch.ones_like(dropped)
+        num_experts = share.shape[-1]
+        experts = F.one_hot(expert_of(plan) + 1, num_experts + 1)[..., 1:].to(share.dtype)
+        experts = experts.reshape(share.shape)
+        of_images = experts.sum(1)
 
         def by_class(values: Tensor) -> Tensor:
             return values.new_zeros(num_classes, *values.shape[1:]).index_add(0, labels, values)
@@ -37,6 +49,10 @@ class RoutingMaps:
         return cls(
             *(by_class(values.sum(1)) for values in (share, dropped, tokens)),
             *(values.sum(0) for values in (share, dropped, tokens)),
+            expert_by_class=by_class(of_images),
+            expert_by_position=experts.sum(0),
+            squares=of_images.square().sum(0),
+            squares_of_all=of_images.sum(1).square().sum(),
         )
 
     def __add__(self, other: "RoutingMaps") -> "RoutingMaps":
@@ -59,9 +75,50 @@ class RoutingMaps:
         return {name: mean.float().cpu().numpy() for name, mean in means.items()}
 
     def metrics(self) -> Metrics:
-        """The fraction dropped of the class and of the position that lose most."""
+        """The fraction dropped of the class and of the position that lose most; what both say of experts."""
         arrays = self.arrays()
         return {
             "dropped_worst_class_fraction": float(np.nanmax(arrays["dropped_by_class"])),
             "dropped_worst_position_fraction": float(arrays["dropped_by_position"].max()),
+            **self._information(),
         }
+
+    def _information(self) -> Metrics:
+        """The share of the entropy of tokens' experts that class and position explain, beyond chance.
+
+        What chance explains is known to second order, so that no permutation is needed: that of labels over
+        images, whose tokens stay together, and that of tokens over the positions of their image.
+        """
+        by_class, by_position = self.expert_by_class.double(), self.expert_by_position.double()
+        num_positions, counts = len(by_position), by_position.sum(0)
+        num_served, num_images = counts.sum().clamp(min=1), self.tokens_by_position[0].double()
+        alike = (self.squares.double() / counts.clamp(min=1)).sum() - self.squares_of_all / num_served
+        num_classes, num_experts = (self.tokens_by_class > 0).sum(), (counts > 0).sum()
+        of_labels = (num_classes - 1) * alike * num_images / (num_images - 1).clamp(min=1)
+        of_places = num_positions * (num_experts - 1) - alike
+        shares = [
+            _explained(by_class, of_labels / (2 * num_served)),
+            _explained(by_position, of_places / (2 * num_served)),
+        ]
+        return dict(
+            zip(("class_information", "position_information"), torch.stack(shares).tolist(), strict=True)
+        )
+
+
+def expert_of(plan: Plan) -> Int[Tensor, "G S"]:
+    """The one expert of each token: of those that hold any of it that with its largest gate; -1 of none."""
+    holds = plan.expert_share > 0
+    first = plan.gates.masked_fill(~holds, -1).argmax(-1)
+    return first.masked_fill(~holds.any(-1), -1)
+
+
+def _explained(counts: Float[Tensor, "X E"], chance: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """(I - I0) / (H - I0), as `stats.information.explained`; 0 where there is nothing to explain."""
+    whole = _entropy(counts.sum(0))
+    room = whole - chance
+    share = (whole + _entropy(counts.sum(1)) - _entropy(counts.flatten()) - chance) / room
+    return torch.where(room > 1e-9, share, 0.0)
+
+
+def _entropy(counts: Float[Tensor, "X"]) -> Float[Tensor, ""]:
+    return torch.special.entr(counts / counts.sum().clamp(min=1)).sum()

@@ -32,7 +32,7 @@ Weights = dict[str, Tensor]
 
 
 def read_weights(path: Path, *, setting: str = "model.weights", choice: str | None = None) -> Weights:
-    """The weights in a file, or in the folder of a finished run: those that `ranked_file` chooses.
+    """The weights in a file, or in the folder of a finished run: those that `ranked_kind` chooses.
 
     Raises ValueError, which names the `setting`, for what is missing, damaged or holds more than tensors,
     such as code, which never runs.
@@ -56,8 +56,8 @@ def read_weights(path: Path, *, setting: str = "model.weights", choice: str | No
     return weights
 
 
-def ranked_file(folder: Path, choice: str | None = None) -> Path:
-    """The file of a run's raw weights or of their average (ema); None: of those that its record ranks.
+def ranked_kind(folder: Path, choice: str | None = None) -> str:
+    """Which of a run's weights is meant, raw or their average ema; None: those that its record ranks.
 
     Raises ValueError for another choice, or a record that is damaged.
     """
@@ -65,7 +65,7 @@ def ranked_file(folder: Path, choice: str | None = None) -> Path:
         record = read_record(folder) or {}
         choice = str(record.get("evaluation", {}).get("weights", "raw"))
     check_one_of("weights", choice, tuple(FILES))
-    return folder / FILES[choice]
+    return choice
 
 
 def expert_key(weights: Weights) -> str | None:
@@ -165,7 +165,7 @@ def sha256_of(file: Path) -> str:
 
 def _file(path: Path, setting: str, choice: str | None) -> Path:
     if path.is_dir():
-        file = ranked_file(path, choice)
+        file = path / FILES[ranked_kind(path, choice)]
         if not file.is_file():
             raise ValueError(f"{setting}={path} has no {file.name}: give the folder of a finished run")
         return file

@@ -72,7 +72,7 @@ HOMES = {
     "wandb": {"tracking.", "report.runs.wandb_source"},
     "pandas": {"records", "report."},
     "matplotlib": {"bench.plot", "report.figures.", "evaluations.figures.", "inspection.figures."},
-    "jinja2": {"report.page", "inspection.page"},
+    "jinja2": {"report.page.", "inspection.page"},
     "scipy": {"stats.", "fewshot", "linear_probe", "evaluations.", "inspection."},
 }
 

@@ -10,12 +10,11 @@ from routerbench.data.corruptions import TOP1, corruption_means
 from routerbench.data.extra import ExtraImages, existing
 from routerbench.data.loaders import test_loader
 from routerbench.evaluate import predict
-from routerbench.evaluations.measurement import Asked, Measurement, Result
+from routerbench.evaluations.measurement import Asked, Measurement, Result, kept_results
 from routerbench.fewshot import check_features, fewshot
 from routerbench.linear_probe import linear_probe
 from routerbench.load import FinishedRun
 from routerbench.parts import described_sets, load_fewshot, load_linear_probe
-from routerbench.records import own_record
 from routerbench.stats import proportion_interval
 
 STUDY = "images"
@@ -28,7 +27,7 @@ def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
     Raises ValueError for a setting that is not known, a set that is not for this run, and a folder that is
     not there.
     """
-    if asked.settings is None:
+    if not asked.settings:
         return
     config = run.config.copy()
     settings = OmegaConf.create(OmegaConf.to_container(asked.settings, resolve=True))
@@ -64,7 +63,7 @@ def _means(
     run: FinishedRun, name: str, parts: list[str], taken: dict[str, Result], take: Callable[[str], Result]
 ) -> Result:
     """Means over the parts of a set: those just taken, those of the record, and what is in neither."""
-    known = (own_record(run.folder) or {}).get("evaluations", {}).get(STUDY, {}) | taken
+    known = kept_results(run, STUDY) | taken
     top1 = {f"{part}/top1": (known.get(part) or take(part))["top1"] for part in parts}
     means = corruption_means({key: value for key, value in top1.items() if TOP1.fullmatch(key)})
     return {key.removeprefix(f"{name}/"): value for key, value in means.items()}

@@ -1,12 +1,13 @@
 """What `routerbench eval` asks of a run: measurements, each with its place in the record."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from routerbench.load import FinishedRun
+from routerbench.records import own_record
 
 Result = dict[str, Any]
 """Numbers by name, as JSON."""
@@ -39,5 +40,19 @@ class Asked:
     """Of every random choice."""
     others: tuple[FinishedRun, ...] = ()
     """The other runs that were named, for what takes two."""
-    settings: DictConfig | None = None
-    """What else the models are asked about: an `eval` node, as for training."""
+    settings: DictConfig = field(default_factory=lambda: OmegaConf.create({}))
+    """What `eval` is in a configuration: further image sets, and probes."""
+
+
+def entry_name(run: FinishedRun, mode: str) -> str:
+    """The place of a mode in the record; weights that the record does not rank have places of their own."""
+    ranked = run.record.get("evaluation", {}).get("weights", "raw")
+    return mode if run.weights == ranked else f"weights={run.weights} {mode}"
+
+
+def kept_results(run: FinishedRun, study: str) -> dict[str, Result]:
+    """What the record holds now of a study with the weights of this run, by mode."""
+    kept = (own_record(run.folder) or {}).get("evaluations", {}).get(study, {})
+    of_weights = entry_name(run, "")
+    names = {name: name.removeprefix(of_weights) for name in kept if name.startswith(of_weights)}
+    return {mode: kept[name] for name, mode in names.items() if not mode.startswith("weights=")}

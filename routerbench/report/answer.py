@@ -36,7 +36,7 @@ def boards_answer(found: Found, options: Options) -> Answer:
     """Boards, what is equal at equal cost, and what holds across boards."""
     boards = boards_of(found, options)
     beyond = [*equal_cost_sections(boards), *across_sections(boards)]
-    remarks = [*board_tables.LEGEND, *pair_tables.LEGEND, *_of_many(boards), *_left_out(found)]
+    remarks = [*board_tables.legend_of(boards), *pair_tables.LEGEND, *_of_many(boards), *_left_out(found)]
     return Answer(found.runs, boards, [section_of(board) for board in boards], beyond, remarks)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from routerbench.checks import check_positive
 
 TOP1 = "test/top1"
+EVALUATED = "eval/"  # begins the name of an accuracy that was found after training
 MOST_POINTS = 100
 WANDB = re.compile(r"^wandb:[^/\s]+/[^/\s]+$")
 # A comma parts two values unless it stands in brackets, as that of placement=[3,5].
@@ -18,6 +19,7 @@ examples:
   routerbench report --where router=soft,dense --where seed=0,1,2
   routerbench report --by model,placement --where router=expert_choice
   routerbench report --metric fewshot/10 --sweep routers
+  routerbench report --metric eval/capacity/dropless=true/top1
   routerbench report --source wandb:vision/routerbench --results results --out report
 """
 
@@ -75,7 +77,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="in which settings the rows of a board differ (router); all else is equal on it",
     )
-    compared.add_argument("--metric", default=TOP1, metavar="NAME", help=f"accuracy of the records ({TOP1})")
+    compared.add_argument(
+        "--metric",
+        default=TOP1,
+        metavar="NAME",
+        help=f"accuracy of the records ({TOP1}), also {EVALUATED}STUDY/MODE/NAME of `routerbench eval`",
+    )
     compared.add_argument(
         "--delta",
         type=_number,

@@ -87,9 +87,11 @@ def _seconds(device: str, rows: Sequence[Row], metric: Metric) -> Measure:
 def _on_device(row: Row, device: str, metric: Metric) -> Taken:
     """Seconds per image, their mean over the runs on a device, with the scores of these runs alone."""
     done = [run for run in row.runs if run["status"] == "done" and _device(run) == device]
-    runs = [run for run in done if run.get("cost.images_per_second", 0) > 0 and metric.path in run]
+    timed = [run for run in done if run.get("cost.images_per_second", 0) > 0]
+    found = [(run, float(score)) for run in timed if (score := metric.of(run)) is not None]
+    runs = [run for run, _ in found]
     seconds = [1 / float(run["cost.images_per_second"]) for run in runs]
-    scores = {run["config.seed"]: float(run[metric.path]) for run in runs}
+    scores = {run["config.seed"]: score for run, score in found}
     mean = math.fsum(seconds) / len(seconds) if seconds else math.nan
     return mean, scores, row.origins if len(runs) == row.done else origins_of(runs)
 

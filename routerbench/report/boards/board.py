@@ -14,6 +14,7 @@ from routerbench.report.boards.cells import (
     title_of,
     without,
 )
+from routerbench.report.boards.evaluated import on_batch_mates, sensitivity_of
 from routerbench.report.boards.labels import differing, evaluated_otherwise, label_of
 from routerbench.report.boards.pairs import Pair, Pairs, pairs_of
 from routerbench.report.boards.rows import Row, row_of, together
@@ -23,8 +24,9 @@ from routerbench.report.runs.run import Run, Settings, key_of, of_one_configurat
 REFERENCES = (DENSE, "hash", "random")  # a router that does not beat them has learnt nothing
 EVALUATION = "evaluation at train capacity"
 SOME_EVALUATED_OTHERWISE = "evaluation at train capacity unless a row says otherwise"
+EVALUATED_AFTER = "evaluation after training"
 WEIGHTS = {"raw": "raw weights", "ema": "running average of the weights"}
-UNFINISHED, MIXED, FEWER_PAIRS = "†", "‡", "§"
+UNFINISHED, MIXED, FEWER_PAIRS, BATCH_MATES = "†", "‡", "§", "¶"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,13 @@ def marks(place: int, board: Board) -> str:
     pairs_missing = (
         pair is not None and board.rows[pair.reference].done and pair.difference.n < len(row.scores)
     )
-    signs = ((UNFINISHED, row.unfinished), (MIXED, row.mixed), (FEWER_PAIRS, pairs_missing))
+    sensitivity = sensitivity_of(row)
+    signs = (
+        (UNFINISHED, row.unfinished),
+        (MIXED, row.mixed),
+        (FEWER_PAIRS, pairs_missing),
+        (BATCH_MATES, sensitivity is not None and sensitivity.told),
+    )
     return "".join(sign for sign, shown in signs if shown)
 
 
@@ -93,12 +101,18 @@ def _board(
     given = [*sparse, *dense]
     settings, configurations = cell_of(given[0][0], by), [one_a_seed(same) for same in given]
     rows, num_runs = _rows(configurations, by, metric), sum(map(len, configurations))
-    otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
-    evaluation = SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION
-    subtitle = f"{metric.name}, {evaluation}, {_weights(rows)}"
+    subtitle = f"{metric.name}, {_evaluation(rows, metric)}"
     pairs = pairs_of(rows, metric, delta)
     board = Board(title_of(settings, by), subtitle, settings, by, metric, rows, pairs, ())
     return replace(board, notes=_notes(board, sum(map(len, given)) - num_runs))
+
+
+def _evaluation(rows: Sequence[Row], metric: Metric) -> str:
+    """How the metric was taken; what was found after training has that in its name."""
+    if metric.place is not None:
+        return EVALUATED_AFTER
+    otherwise = any(evaluated_otherwise(_router(row)) for row in rows)
+    return f"{SOME_EVALUATED_OTHERWISE if otherwise else EVALUATION}, {_weights(rows)}"
 
 
 def _weights(rows: Sequence[Row]) -> str:
@@ -160,6 +174,7 @@ def _notes(board: Board, repeated: int) -> list[str]:
         UNFINISHED: "not every run of this row finished: its numbers stand for those that did",
         MIXED: f"the runs of this row differ in {', '.join(mixed)}",
         FEWER_PAIRS: "dense lacks some seeds of this row: minus dense is taken over those that both finished",
+        BATCH_MATES: on_batch_mates(board.rows),
     }
     notes = [f"{sign} {text}" for sign, text in texts.items() if sign in signs]
     origins = together([row.origins for row in board.rows if row.done])

@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from routerbench.report.boards.at_test_time import test_time_tables
 from routerbench.report.boards.board import REFERENCES, Board, marks
+from routerbench.report.boards.evaluated import NMI, specialisation
 from routerbench.report.boards.pair_tables import pairs_table
 from routerbench.report.boards.rows import Cost, Row
 from routerbench.report.published import PublishedScore, published_score
@@ -17,11 +19,13 @@ from routerbench.report.tables.table import (
     Table,
     estimate_cell,
     fixed,
+    mean_cell,
     number_cell,
     significant,
 )
 
 SEEDS_SHOWN = 8
+NMI_COLUMNS = {what: Column(f"{what} NMI", f"{what}\nNMI") for what in NMI}
 PUBLISHED = Column("published %", "pub-\nlished %")
 LEGEND = (
     "± is half the width of the 95 % t-interval over seeds. Minus dense: the row minus its dense twin, "
@@ -31,23 +35,42 @@ LEGEND = (
     "brackets: in evaluation, where that differs.",
 )
 
+SPECIALISED = (
+    "NMI: what the class of the image, or the position of the patch, tells of the expert that serves it: "
+    "normalised mutual information, corrected for chance and averaged over MoE layers. 1: it tells the "
+    "expert, 0: it tells nothing. ± as above, by routerbench inspect."
+)
+
 
 def section_of(board: Board) -> Section:
     """All tables of a board."""
-    return Section(board.title, [_rows_table(board), *([pairs_table(board)] if board.pairs.pairs else [])])
+    pairs = [pairs_table(board)] if board.pairs.pairs else []
+    return Section(board.title, [_rows_table(board), *pairs, *test_time_tables(board)])
+
+
+def legend_of(boards: Sequence[Board]) -> list[str]:
+    """What the columns and tables of these boards mean."""
+    specialised = any(_specialisations(board) for board in boards)
+    return [*LEGEND, *[SPECIALISED] * specialised]
 
 
 def _rows_table(board: Board) -> Table:
+    specialised = _specialisations(board)
     giga = any(row.cost.flops_per_image >= 1e9 for row in board.rows)
     unit, scale = ("GFLOP", 1e9) if giga else ("MFLOP", 1e6)
-    columns = [*_quality_columns(board), *_cost_columns(unit)]
-    lines = [_line(place, board, scale) for place in range(len(board.rows))]
+    columns = [*_quality_columns(board), *(NMI_COLUMNS[what] for what in specialised), *_cost_columns(unit)]
+    lines = [_line(place, board, specialised, scale) for place in range(len(board.rows))]
     published = [published_score(row.settings, board.metric.name) for row in board.rows]
     if any(published):
         columns.append(PUBLISHED)
         lines = [_beside(line, score) for line, score in zip(lines, published, strict=True)]
     num_references = sum(row.router in REFERENCES for row in board.rows)
     return Table("", board.subtitle, columns, lines, num_references, board.notes)
+
+
+def _specialisations(board: Board) -> list[str]:
+    """Of what experts may be told from that which is known of some row."""
+    return [what for what in NMI if any(specialisation(row, what).n for row in board.rows)]
 
 
 def _beside(line: Line, published: PublishedScore | None) -> Line:
@@ -85,10 +108,11 @@ def _cost_columns(unit: str) -> Sequence[Column]:
     )
 
 
-def _line(place: int, board: Board, scale: float) -> Line:
+def _line(place: int, board: Board, specialised: Sequence[str], scale: float) -> Line:
     row, signs = board.rows[place], marks(place, board)
     name = Cell(f"{row.label} {signs}".rstrip())
-    cells = [name, *_quality(place, board), *_costs(row.cost, scale)]
+    shares = [mean_cell(specialisation(row, what), 1, 3) for what in specialised]
+    cells = [name, *_quality(place, board), *shares, *_costs(row.cost, scale)]
     return Line(cells, marked=bool(signs) or not row.done)
 
 

@@ -86,7 +86,7 @@ def row_of(label: str, compared: Settings, runs: Sequence[Run], metric: Metric) 
     """The row of runs with one configuration, one run a seed."""
     status = Counter(run["status"] for run in runs)
     done = [run for run in runs if run["status"] == "done"]
-    scores = {run["config.seed"]: float(run[metric.path]) for run in done if metric.path in run}
+    scores = {run["config.seed"]: float(score) for run in done if (score := metric.of(run)) is not None}
     return Row(
         label=label,
         compared=compared,

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 
 from routerbench.report.boards.board import Board
+from routerbench.report.boards.evaluated import NMI, sensitivity_of, specialisation
+from routerbench.report.boards.rows import Row
 from routerbench.report.runs.run import text_of
 
 
@@ -17,7 +19,7 @@ def csv(boards: Sequence[Board]) -> str:
         for number, board in enumerate(boards, 1)
         for place in range(len(board.rows))
     ]
-    measured = [name for name in lines[0] if "." not in name]
+    measured = list(dict.fromkeys(name for line in lines for name in line if "." not in name))
     origins = sorted({name for line in lines for name in line} - set(measured))
     return pd.DataFrame(lines, columns=[*measured, *origins], dtype=object).to_csv(
         index=False, lineterminator="\n"
@@ -45,6 +47,20 @@ def _line(number: int, board: Board, place: int) -> Mapping[str, Any]:
         **{name: getattr(row, name) for name in ("done", "failed", "oom", "diverged")},
         "dropped_fraction": row.dropped_fraction,
         **asdict(row.cost),
+        **_found_after(row),
         **{f"provenance.{name}": "; ".join(values) for name, values in row.origins.items()},
         **{f"config.{name}": text_of(value) for name, value in row.settings.items()},
     }
+
+
+def _found_after(row: Row) -> Mapping[str, Any]:
+    """What was found after training, as far as it was looked for."""
+    shares = {what: specialisation(row, what) for what in NMI}
+    found: dict[str, Any] = {
+        f"{what}_nmi_{name}": value
+        for what, share in shares.items()
+        if share.n
+        for name, value in asdict(share).items()
+    }
+    sensitivity = sensitivity_of(row)
+    return found if sensitivity is None else found | {"sensitivity_points": sensitivity.points}

@@ -34,7 +34,9 @@ class Setup:
 
     def score(self, seed: int) -> float:
         """The accuracy of this seed's run, in [0, 1]."""
-        return float(self.runs[seed][self.metric.path])
+        score = self.metric.of(self.runs[seed])
+        assert score is not None, seed  # see setups_of
+        return float(score)
 
     def get(self, name: str) -> Any:
         """A setting, None where it has none."""
@@ -73,7 +75,7 @@ def setups_of(runs: Sequence[Run], metric: Metric) -> list[Setup]:
     for same in of_one_configuration(runs):
         latest = one_a_seed(same)
         done = [run for run in latest if run["status"] == "done"]
-        kept = [run for run in done if metric.path in run]
+        kept = [run for run in done if metric.of(run) is not None]
         if kept:
             settings = settings_of(kept[0])
             by_seed = {run["config.seed"]: run for run in kept}

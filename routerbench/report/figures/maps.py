@@ -10,7 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from routerbench.evaluations.found import number_at
 from routerbench.report.boards.board import Board
+from routerbench.report.boards.evaluated import INSPECT
+from routerbench.report.boards.modes import TRAINED
 from routerbench.report.boards.rows import Row
 from routerbench.report.figures.panels import panel_title, panels
 from routerbench.report.figures.picture import Picture
@@ -20,6 +23,10 @@ from routerbench.report.figures.style import FAINT, drawing
 MAX_ROWS = 8
 FILE = "routing.npz"
 MAP = "/share_by_class"
+NMI_WORDS = (
+    " NMI: normalised mutual information of class and expert in that layer, corrected for chance (1: the "
+    "class tells the expert, 0: it tells nothing)."
+)
 UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 Map = NDArray[np.floating]  # classes and experts
@@ -33,26 +40,30 @@ def expert_maps(board: Board) -> Picture | None:
     shown = found[:MAX_ROWS]
     with drawing():
         figure, grid = panels(len(shown), 1.6, "expert", "class", share=False)
-        for axes, (row, layer, shares) in zip(grid, shown, strict=True):
-            draw_map(axes, panel_title(f"{row.label} {layer}"), shares)
-    return Picture("Experts by class", _words(len(found) - len(shown)), figure)
+        for axes, (row, layer, shares, nmi) in zip(grid, shown, strict=True):
+            title = panel_title(f"{row.label} {layer}")
+            draw_map(axes, title if nmi is None else f"{title}\nNMI {nmi:.3f}", shares)
+    told = any(nmi is not None for *_, nmi in shown)
+    return Picture("Experts by class", _words(len(found) - len(shown), told), figure)
 
 
-def _words(left_out: int) -> str:
+def _words(left_out: int, told: bool) -> str:
     words = (
         "What a token of a class (rows) has of each expert (columns) in the last MoE layer, in the first "
         "seed that stored it: the middle tone is an even share, the strongest twice that or more."
     )
+    words += NMI_WORDS if told else ""
     return words + (f" The last {left_out} rows are not drawn." if left_out else "")
 
 
-def _last_map(row: Row) -> tuple[str, Map] | None:
-    """The last layer and its map, of the first seed that has one."""
+def _last_map(row: Row) -> tuple[str, Map, float | None] | None:
+    """The last layer, its map and its mutual information, of the first seed that has one."""
     for run in row.runs:
         maps = read_maps(run["folder"]) if "folder" in run else {}
         if maps:
             last = max(maps, key=in_natural_order)
-            return last, maps[last]
+            found = run.get("evaluations", {})
+            return last, maps[last], number_at(found, INSPECT, TRAINED, f"{last}/class")
     return None
 
 

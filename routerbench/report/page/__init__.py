@@ -1,25 +1,19 @@
 """Parts -> `report.html`, one file that needs no other."""
 
-import base64
-import hashlib
-import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from routerbench.printable import printable
 from routerbench.records import STATUSES
 from routerbench.report.figures.svg import svg
+from routerbench.report.page.document import environment, own_text, policy
 from routerbench.report.page.of_boards import beyond_parts, board_parts
 from routerbench.report.page.parts import Part
 from routerbench.report.runs.run import Run
-from routerbench.report.tables.table import Cell, Section
+from routerbench.report.tables.table import Section
 
 __all__ = ["Part", "beyond_parts", "board_parts", "page"]
 
@@ -30,9 +24,9 @@ LINES = 4_000  # of all tables together: 10,000 records must stay under 5 MB
 def page(heading: str, parts: Sequence[Part], runs: Sequence[Run], remarks: Sequence[str]) -> str:
     """The whole page, the same text for the same records; `runs` are all that were found."""
     shown, left_out = _within(parts, LINES)
-    style, script = _own("style.css"), _own("script.js")
+    style, script = own_text("style.css"), own_text("script.js")
     return (
-        _environment()
+        environment(HERE)
         .get_template("page.html.j2")
         .render(
             heading=heading,
@@ -45,57 +39,9 @@ def page(heading: str, parts: Sequence[Part], runs: Sequence[Run], remarks: Sequ
             left_out=left_out,
             style=style,
             script=script,
-            policy=_policy(style, script),
+            policy=policy(style, script),
         )
     )
-
-
-def _environment() -> Environment:
-    """Everything that comes from a record is escaped, and its control characters are spelt out."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_literal,
-    )
-    environment.filters["breakable"] = _breakable
-    environment.globals["sorted_by"] = _sorted_by
-    return environment
-
-
-def _literal(value: Any) -> Any:
-    return value if isinstance(value, Markup) else printable(str(value))
-
-
-def _breakable(text: str) -> Markup:
-    """A name that may be broken after each of its words."""
-    return Markup("<wbr>").join(re.split(r"(?<=[_/=])", printable(text)))
-
-
-def _sorted_by(cell: Cell) -> Markup:
-    """The number that a cell is sorted by as an attribute; without a value where its text is that number."""
-    if cell.value is None or math.isnan(cell.value):
-        return Markup()
-    number = f"{cell.value:.7g}"
-    return Markup(" data-v") if number == cell.text else Markup(' data-v="{}"').format(number)
-
-
-def _own(name: str) -> Markup:
-    return Markup((HERE / name).read_text(encoding="utf-8"))
-
-
-def _policy(style: str, script: str) -> str:
-    """The Content-Security-Policy: this style, this script, pictures of the page itself, and nothing else."""
-    return (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _drawn(parts: Sequence[Part]) -> list[list[Markup]]:

@@ -24,8 +24,18 @@ class Routing:
 
 
 @dataclass(frozen=True)
+class Study:
+    """What was found of a run after training: for each mode its texts, a name a column."""
+
+    name: str
+    columns: Sequence[str]
+    modes: Sequence[tuple[str, Sequence[str]]]
+    left_out: str
+
+
+@dataclass(frozen=True)
 class RunPage:
-    """All that a record says of one run; `error` in lines."""
+    """All that a record says of one run; `error` in lines, `pictures` where a page of its own is."""
 
     anchor: str
     run_id: str
@@ -36,6 +46,8 @@ class RunPage:
     command: str
     metrics: Sequence[Fact]
     routing: Routing
+    studies: Sequence[Study]
+    pictures: str
     cost: Sequence[Fact]
     provenance: Sequence[Fact]
     rest: Sequence[Fact]
@@ -44,7 +56,8 @@ class RunPage:
     def characters(self) -> int:
         """About how long it is in HTML."""
         facts = [*self.metrics, *self.cost, *self.provenance, *self.rest]
-        return sum(map(len, [*self.error, self.command, *map(str, facts), str(self.routing)])) + 500
+        tables = [str(self.routing), *map(str, self.studies)]
+        return sum(map(len, [*self.error, self.command, *map(str, facts), *tables])) + 500
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.rows import Row
 from routerbench.report.figures.routing import in_natural_order
+from routerbench.report.page.found_after import studies_of
 from routerbench.report.page.parts import Fact, Routing, RowPage, RunPage
 from routerbench.report.runs.run import Run, Settings, text_of
 from routerbench.report.tables.table import NOTHING
@@ -15,7 +16,8 @@ TEXT_CHARACTERS = 2_000  # of one value
 ERROR_CHARACTERS = 6_000  # the end of a traceback says what happened
 ROUTING = re.compile(r"metrics\.routing/(?:(.+)/)?([^/]+)")
 COMMANDS = ("provenance.repeat", "provenance.command")  # what repeats this run, or what ran it among others
-ELSEWHERE = ("run_id", "status", "error", "schema", "folder", *COMMANDS)
+ELSEWHERE = ("run_id", "status", "error", "schema", "folder", "evaluations", *COMMANDS)
+INSPECTED = "inspect/index.html"
 VERSIONS = "provenance.versions."
 GROUPS = ("config.", "metrics.", "cost.", "provenance.")
 
@@ -42,6 +44,8 @@ def run_page(run: Run, board: Board, anchor: str) -> RunPage:
         command=next((text_of(run[path]) for path in COMMANDS if path in run), NOTHING),
         metrics=_facts(run, metrics, "metrics."),
         routing=_routing(run),
+        studies=studies_of(run),
+        pictures=_pictures(run),
         cost=_facts(run, [path for path in run if path.startswith("cost.")], "cost."),
         provenance=[
             *_facts(run, [path for path in origins if not path.startswith(VERSIONS)], "provenance."),
@@ -61,7 +65,7 @@ def _is_common(name: str, value: Any, board: Board) -> bool:
 
 
 def _score(run: Run, board: Board) -> str:
-    value = run.get(board.metric.path)
+    value = board.metric.of(run)
     return NOTHING if value is None else f"{100 * float(value):.2f}"
 
 
@@ -79,6 +83,14 @@ def _routing(run: Run) -> Routing:
     names = dict.fromkeys(match[2] for match in found)
     lines = [(name, [_in_short(run.get(path + name)) for _, path in paths]) for name in names]
     return Routing([layer for layer, _ in paths], lines)
+
+
+def _pictures(run: Run) -> str:
+    """Where the page of `routerbench inspect` is in the results folder, if it is there."""
+    folder = run.get("folder")
+    if folder is None or not (folder / INSPECTED).is_file():
+        return ""
+    return f"runs/{folder.name}/{INSPECTED}"
 
 
 def _in_short(value: Any) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from routerbench.evaluations.found import evaluations_of, is_number
 from routerbench.records import each_record
 
 Run = Mapping[str, Any]  # "status", "config.router.name", "cost.flops_per_image", ... without the nulls
@@ -25,7 +26,6 @@ PARTS = (
 )
 MOST_NAMED = 20  # in one line
 NUMBERS = ("metrics.", "cost.")
-LARGEST = sys.float_info.max  # JSON knows more digits, and Python infinity
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,18 @@ def read_runs(results: Path) -> Found:
 
 
 def run_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole record as a run, with the metrics and costs that are no finite numbers under "no_numbers"."""
+    """A whole record as a run, with the metrics and costs that are no finite numbers under "no_numbers".
+
+    What was found of it after training stands under "evaluations", as `Evaluations`, if there is any.
+    """
     run: dict[str, Any] = {}
     for part in PARTS:
         _add(run, part, record.get(part))
-    unknown = [path for path, value in run.items() if path.startswith(NUMBERS) and not _is_number(value)]
+    unknown = [path for path, value in run.items() if path.startswith(NUMBERS) and not is_number(value)]
     for path in unknown:
         del run[path]
-    return run | ({"no_numbers": unknown} if unknown else {})
+    found = evaluations_of(record)
+    return run | ({"no_numbers": unknown} if unknown else {}) | ({"evaluations": found} if found else {})
 
 
 def in_order(runs: Iterable[Run]) -> list[Run]:
@@ -122,7 +126,3 @@ def _add(run: dict[str, Any], path: str, value: Any) -> None:
             _add(run, f"{path}.{name}", part)
     elif value is not None:
         run[sys.intern(path)] = plain(value)  # ten thousand runs have their paths in common
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST

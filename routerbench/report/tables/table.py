@@ -56,9 +56,14 @@ class Section:
 
 def estimate_cell(estimate: Estimate, sign: str = "") -> Cell:
     """A fraction in percent (or a difference in points) with half the width of its interval."""
-    mean = fixed(100 * estimate.mean, 2, sign)
-    half = 50 * (estimate.high - estimate.low)
-    return Cell(mean if math.isnan(half) else f"{mean}{PLUS_MINUS}{half:.2f}", estimate.mean)
+    return mean_cell(estimate, 100, 2, sign)
+
+
+def mean_cell(estimate: Estimate, factor: float, digits: int, sign: str = "") -> Cell:
+    """A mean times a factor, to so many digits, with half the width of its interval."""
+    mean = fixed(factor * estimate.mean, digits, sign)
+    half = factor * (estimate.high - estimate.low) / 2
+    return Cell(mean if math.isnan(half) else f"{mean}{PLUS_MINUS}{half:.{digits}f}", estimate.mean)
 
 
 def interval_cell(interval: Interval, factor: float, digits: int, sign: str = "") -> Cell:

@@ -39,6 +39,16 @@ class Command:
         return Ended(code, self.out.read_text().splitlines(), self.err.read_text())
 
 
+@contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """Inside, what is started heeds SIGINT, also where a shell has put the tests in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @dataclass(frozen=True)
 class Ended:
     """What a command left."""
@@ -63,7 +73,7 @@ class Trial:
         program = (sys.executable, "-m", "routerbench", "train", "-m", "--config-dir", str(HERE / "faulty"))
         shared = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FAULTY_FOLDER": str(self.folder)}
         out, err = (self.folder / f"{len(self.commands)}.{kind}" for kind in ("out", "err"))
-        with out.open("wb") as to_out, err.open("wb") as to_err:
+        with out.open("wb") as to_out, err.open("wb") as to_err, heeding_interrupts():
             process = subprocess.Popen(
                 [*program, *WORDS, f"runtime.results={self.results}", *words],
                 env={**os.environ, **shared, **environment},

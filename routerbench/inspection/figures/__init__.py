@@ -1,0 +1,1 @@
+"""What was seen of a run's routers -> pictures with their numbers."""
