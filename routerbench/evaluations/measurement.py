@@ -41,7 +41,7 @@ class Asked:
     others: tuple[FinishedRun, ...] = ()
     """The other runs that were named, for what takes two."""
     settings: DictConfig = field(default_factory=lambda: OmegaConf.create({}))
-    """What `eval` is in a configuration: further image sets, and the few-shot probe."""
+    """What `eval` is in a configuration: further image sets, and probes."""
 
 
 def entry_name(run: FinishedRun, mode: str) -> str:

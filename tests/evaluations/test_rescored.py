@@ -27,7 +27,7 @@ def router_of(name: str, **settings: object) -> Router:
     router = build_router(name, width=8, num_experts=4, **settings).eval()
     router(torch.randn(1, 8, 8))  # whose parameters have their shapes then
     if name == "sigmoid_bias":
-        router.bias.copy_(torch.tensor([0.1, -0.1, 0.0, 0.05]))
+        router.load_state_dict({**router.state_dict(), "bias": torch.tensor([0.1, -0.1, 0.0, 0.05])})
     return router
 
 
