@@ -13,7 +13,7 @@ from routerbench.checkpoint import kept_steps, read_weights_into
 from routerbench.evaluate import predictions
 from routerbench.inspection.routing_of import by_image
 from routerbench.inspection.seen import LayerSeen, Seen
-from routerbench.inspection.specialisation import Tokens, met, moved
+from routerbench.inspection.specialisation import Tokens, met, moved, patches
 from routerbench.load import FinishedRun
 from routerbench.moe.surgery import moe_layers
 from routerbench.stats.information import Table, entropy, mutual_information
@@ -22,7 +22,7 @@ from routerbench.stats.information import Table, entropy, mutual_information
 def over_seeds(seen: Sequence[Seen], permutations: int = 20, seed: int = 0) -> dict[str, float]:
     """How alike runs of one configuration route, as numbers by name: the mean over pairs of runs.
 
-    Patches are compared by the expert to which they lean most. `<layer>/agreement` is the fraction of patches
+    Patches that both runs serve are compared by their expert. `<layer>/agreement` is the fraction of them
     with the same expert, once the experts of the two runs are paired so that it is largest;
     `<layer>/agreement_null` is what images alone, or places alone, would give, whichever is more: the same
     with the patches of each image, or the images, of one run exchanged. `<layer>/adjusted_information` is the
@@ -88,7 +88,7 @@ def _first_choices(run: FinishedRun, model: torch.nn.Module) -> dict[str, Tokens
 def _of_pair(
     one: LayerSeen, other: LayerSeen, permutations: int, random: np.random.Generator
 ) -> dict[str, float]:
-    first, second = (layer.first[:, layer.num_prefix :] for layer in (one, other))
+    first, second = patches(one), patches(other)
 
     def together(exchanged: Tokens) -> Table:
         return met(exchanged, second, one.num_experts, other.num_experts)
@@ -107,7 +107,7 @@ def _of_pair(
 
 
 def _agreement(together: Table) -> float:
-    return float(together[np.arange(len(together)), matched(together)].sum() / together.sum())
+    return float(together[np.arange(len(together)), matched(together)].sum() / max(together.sum(), 1))
 
 
 def _mean(of_pairs: Sequence[dict[str, float]], name: str) -> float:

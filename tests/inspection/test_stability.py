@@ -71,6 +71,13 @@ def test_adjusted_information_by_hand() -> None:
     assert adjusted_information(np.array([[7, 0], [0, 0]])) == 1
 
 
+def test_what_one_run_drops_is_not_compared() -> None:
+    first = RANDOM.integers(4, size=SHAPE)
+    dropped = np.where(RANDOM.random(SHAPE) < 0.5, -1, first)
+    assert over_seeds([seen(first), seen(dropped)])["agreement"] == 1
+    assert over_seeds([seen(first), seen(np.full(SHAPE, -1))])["agreement"] == 0
+
+
 def test_runs_that_do_not_compare_are_refused() -> None:
     one = seen(RANDOM.integers(4, size=SHAPE))
     with pytest.raises(ValueError, match="takes two runs: give one with another seed"):
