@@ -81,7 +81,7 @@ def test_neighbours_that_are_alike_are_no_meaning_of_places() -> None:
         maps = [np.roll(halves, random.integers(4), 1).ravel() ^ random.integers(2) for _ in range(60)]
         return by_position(layer(np.stack(maps), 2), 99, random).p
 
-    assert np.mean([p(seed) <= 0.05 for seed in range(100)]) <= 0.11  # 3 standard deviations above 0.05
+    assert np.mean([p(seed) <= 0.05 for seed in range(60)]) <= 0.13  # 3 standard deviations above 0.05
 
 
 def test_the_same_expert_in_the_next_layer_is_one() -> None:
