@@ -10,7 +10,8 @@ from routerbench.checks import check_count
 from routerbench.refusal import refuse
 
 if TYPE_CHECKING:
-    from routerbench.inspection.run import Asked, Outcome
+    from routerbench.inspection.asked import Asked
+    from routerbench.inspection.run import Outcome
 
 EPILOG = """\
 examples:
@@ -83,8 +84,8 @@ def _asked(arguments: argparse.Namespace) -> "Asked":
     if arguments.seed < 0:
         raise ValueError(f"--seed={arguments.seed} must be a whole number of at least 0")
     places = _places(arguments.images)
+    from routerbench.inspection.asked import Asked
     from routerbench.inspection.chosen import Choice
-    from routerbench.inspection.run import Asked
 
     return Asked(
         choice=Choice(places, _names(arguments.classes), arguments.most, arguments.least),

@@ -1,7 +1,7 @@
 """`routerbench inspect`: what is not known of the runs is measured, and everything drawn."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,53 +9,20 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from routerbench.identity import group_id
+from routerbench.inspection.asked import Asked
 from routerbench.inspection.chosen import Choice
 from routerbench.inspection.figures.said import Numbers
 from routerbench.inspection.figures.shown import ShownImages
 from routerbench.inspection.figures.slots import Mixtures
 from routerbench.inspection.gallery import Known, chapters
-from routerbench.inspection.kept import keep, read_kept
-from routerbench.inspection.look import look
-from routerbench.inspection.numbers import numbers_of
+from routerbench.inspection.measured import Inspected, measured
 from routerbench.inspection.page import page
 from routerbench.inspection.routing_of import routing_of
 from routerbench.inspection.seen import LayerSeen, Seen
-from routerbench.inspection.stability import over_seeds, over_training
+from routerbench.inspection.stability import over_seeds
 from routerbench.load import FinishedRun, open_run
 from routerbench.moe.surgery import moe_layers
-from routerbench.records import keep_evaluation, own_record, write_text
-
-STUDY = "inspect"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the words of the command ask for."""
-
-    choice: Choice = field(default_factory=Choice)
-    layers: tuple[str, ...] = ()
-    """Names of the MoE layers that are drawn; without any, all."""
-    weights: str | None = None
-    device: str = "auto"
-    batch_size: int | None = None
-    data_path: str | None = None
-    permutations: int = 200
-    seed: int = 0
-    again: bool = False
-    """Whether what was measured before is measured once more."""
-
-
-@dataclass(frozen=True)
-class Inspected:
-    """A run and what was found of it."""
-
-    run: FinishedRun
-    folder: Path
-    """Where its pictures are."""
-    seen: Seen
-    numbers: dict[str, Any]
-    checkpoints: dict[int, dict[str, float]]
-    """By step and layer, how many tokens leant to the expert of the trained model already."""
+from routerbench.records import own_record, write_text
 
 
 @dataclass(frozen=True)
@@ -75,7 +42,7 @@ def inspect_runs(paths: Sequence[Path], asked: Asked) -> Iterator[Outcome]:
     for group in _by_configuration(paths):
         inspected = []
         for path in group:
-            found = _measured(path, asked)
+            found = _opened(path, asked)
             if isinstance(found, Outcome):
                 yield found
             else:
@@ -101,7 +68,7 @@ def _configuration(path: Path) -> str:
         return str(path)
 
 
-def _measured(path: Path, asked: Asked) -> Inspected | Outcome:
+def _opened(path: Path, asked: Asked) -> Inspected | Outcome:
     try:
         run = open_run(
             path,
@@ -112,27 +79,9 @@ def _measured(path: Path, asked: Asked) -> Inspected | Outcome:
         )
         if not moe_layers(run.model):
             return Outcome(path, nothing="a dense run has no routers: there is nothing to inspect")
-        return _inspected(run, asked)
+        return measured(run, asked)
     except (ValueError, OSError) as error:
         return Outcome(path, refusal=str(error))
-
-
-def _inspected(run: FinishedRun, asked: Asked) -> Inspected:
-    """What is kept of the run, and what is not there yet."""
-    ranked = run.record.get("evaluation", {}).get("weights", "raw")
-    other = asked.weights if asked.weights not in (None, ranked) else None
-    folder = run.folder / STUDY / other if other else run.folder / STUDY
-    mode = f"weights={other}" if other else "trained"
-    training = str(run.record.get("provenance", {}).get("finished"))
-    seen = None if asked.again else read_kept(folder, training)
-    if seen is None:
-        seen = look(run)
-        keep(folder, seen, training)
-    known = run.record.get("evaluations", {}).get(STUDY, {}).get(mode)
-    if known is None or asked.again:
-        known = numbers_of(seen, asked.permutations, asked.seed)
-        keep_evaluation(run.folder, run.record, STUDY, mode, known)
-    return Inspected(run, folder, seen, known, {} if other else over_training(run, seen))
 
 
 def _drawn(one: Inspected, seeds: Numbers, num_seeds: int, asked: Asked) -> Outcome:

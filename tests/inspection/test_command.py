@@ -114,7 +114,7 @@ def test_a_run_gets_numbers_pictures_and_a_page(inspect: Run, runs: dict[str, Pa
 def test_what_was_measured_is_not_measured_again(
     inspect: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from routerbench.inspection import run
+    from routerbench.inspection import measured
 
     folder = runs["token_choice-s0"]
     assert inspect(folder) == 0
@@ -123,13 +123,32 @@ def test_what_was_measured_is_not_measured_again(
     def never(*arguments: Any) -> Any:
         raise ValueError("measured again")
 
-    monkeypatch.setattr(run, "look", never)
-    monkeypatch.setattr(run, "numbers_of", never)
+    monkeypatch.setattr(measured, "look", never)
+    monkeypatch.setattr(measured, "numbers_of", never)
     assert inspect(folder, "--images", "3,1", "--layers", "blocks.1") == 0
     rows = (folder / "inspect" / "images_1.csv").read_text().splitlines()[1:]
     assert list(dict.fromkeys(row.split(",")[0] for row in rows)) == ["3", "1"]
     assert numbers(folder) == first
     assert inspect(folder, "--again") == 2
+
+
+def test_checkpoints_are_asked_once(
+    inspect: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from routerbench.inspection import measured
+
+    folder, asked = runs["token_choice-s0"], []
+
+    def agreement(run: Any, seen: Any) -> dict[int, dict[str, float]]:
+        asked.append(run.run_id)
+        return {20: {"blocks.1": 0.75}, 3: {"blocks.1": 0.5}}
+
+    monkeypatch.setattr(measured, "over_training", agreement)
+    for _ in range(2):
+        assert inspect(folder) == 0
+        lines = (folder / "inspect" / "stability_over_training.csv").read_text().splitlines()
+        assert lines == ["layer,step,fraction", "blocks.1,3,0.5", "blocks.1,20,0.75"]
+    assert asked == [folder.name]
 
 
 def test_a_soft_router_shows_its_slots(inspect: Run, runs: dict[str, Path]) -> None:

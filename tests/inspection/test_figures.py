@@ -140,6 +140,17 @@ def test_no_two_of_64_experts_look_the_same() -> None:
     assert len({look_of(expert) for expert in range(len(EXPERT_COLOURS) * len(EXPERT_HATCHES))}) == 64
 
 
+def test_a_legend_is_read_line_by_line() -> None:
+    # Columns of 3, 2 and 2 in the order in which matplotlib fills them: 0 1 2 / 3 4 5 / 6.
+    assert looks.in_lines([0, 1, 2, 3, 4, 5, 6], 3) == [0, 3, 6, 1, 4, 2, 5]
+
+
+def test_matrices_of_many_experts_have_no_numbers(make_layer: MakeLayer) -> None:
+    few, many = (make_layer([[0]], num_experts=number, grid=(1, 1)) for number in (4, 20))
+    drawn = [pairs.similarity([layer], "weight_similarity") for layer in (few, many)]
+    assert [len(texts(one.picture)) for one in drawn] == [16, 0]
+
+
 def test_a_slot_is_drawn_over_an_even_mixture(make_layer: MakeLayer, make_seen: MakeSeen) -> None:
     layer = make_layer(EXPERT)
     dispatch, combine = np.full((2, 5, 3, 2), 0.2), np.full((2, 5, 3, 2), 1 / 6)

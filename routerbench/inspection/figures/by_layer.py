@@ -60,6 +60,8 @@ def specialisation_by_layer(layers: Sequence[LayerSeen], numbers: Numbers) -> Dr
         axes.axhline(0, color=MUTED, linewidth=0.7)
         for place, (what, label) in enumerate(WHATS.items()):
             own = [row for row in rows if row[1] == what]
+            if not own:
+                continue
             at = [names.index(str(row[0])) + 0.15 * (place - 1) for row in own]
             value, low, high = (np.array([row[column] for row in own], float) for column in (2, 3, 4))
             reach = np.nan_to_num(np.maximum([value - low, high - value], 0))
@@ -77,7 +79,7 @@ def specialisation_by_layer(layers: Sequence[LayerSeen], numbers: Numbers) -> Dr
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylabel("explained share of entropy")
         axes.grid(axis="y")
-        axes.legend(frameon=False, fontsize=8, labelcolor=MUTED, loc="best")
+        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8, labelcolor=MUTED)
     columns = ("layer", "explained_by", "share", "low", "high", "by_chance", "p")
     picture = Picture("Specialisation by layer", SPECIALISATION, figure)
     return Drawn("specialisation_by_layer", picture, columns, rows)

@@ -1,7 +1,8 @@
 """How experts and layers are told apart, by the colour-blind and in black and white too."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +15,8 @@ from routerbench.report.figures.style import INK, MUTED, PAPER
 EXPERT_COLOURS = (*COLOURS, "#F0E442", "#882255")
 EXPERT_HATCHES = ("", "///", "...", "\\\\\\", "+++", "---", "ooo", "|||")
 DROPPED_HATCH = "xxxx"
+MOST_COLUMNS = 9
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,12 @@ def expert_patches(num_experts: int, dropped: bool) -> list[Patch]:
 def expert_legend(figure: Figure, num_experts: int, dropped: bool) -> None:
     """Say above the figure which look is which expert's."""
     names = [str(expert) for expert in range(num_experts)] + ["dropped"] * dropped
+    columns = min(len(names), MOST_COLUMNS)
     figure.legend(
-        expert_patches(num_experts, dropped),
-        names,
+        in_lines(expert_patches(num_experts, dropped), columns),
+        in_lines(names, columns),
         loc="outside upper center",
-        ncols=min(len(names), 9),
+        ncols=columns,
         title="expert",
         title_fontsize=8,
         fontsize=8,
@@ -60,6 +64,11 @@ def expert_legend(figure: Figure, num_experts: int, dropped: bool) -> None:
         columnspacing=1.2,
         labelcolor=MUTED,
     )
+
+
+def in_lines(items: Sequence[Item], columns: int) -> list[Item]:
+    """In the order in which a legend of so many columns, which it fills one by one, is read line by line."""
+    return [item for column in range(columns) for item in items[column::columns]]
 
 
 def whole_numbers(axes: Axes, columns: int, rows: int) -> None:

@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.looks import whole_numbers
 from routerbench.inspection.figures.said import Numbers, number
-from routerbench.inspection.figures.tones import draw_numbers, tone_key
+from routerbench.inspection.figures.tones import DARKEST, draw_numbers, draw_tones, tone_key
 from routerbench.inspection.seen import LayerSeen
 from routerbench.report.figures.marks import COLOURS, LINES, SHAPES
-from routerbench.report.figures.panels import panels
+from routerbench.report.figures.panels import MAX_COLUMNS, panels
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import MUTED, WIDTH_INCHES, drawing, short
 
@@ -30,6 +31,7 @@ BY_DEPTH = (
     "their outputs for the same tokens, and the overlap of the images that they serve (1: in every image as "
     "many tokens each; 0: never the same image)."
 )
+MOST_NUMBERS = 17  # in a row of the picture
 KINDS = {"weight_similarity": "weights", "output_similarity": "outputs", "image_similarity": "images"}
 
 
@@ -87,11 +89,19 @@ def _matrices(
     with drawing():
         figure, grid = panels(len(layers), 1.7 if len(layers) > 2 else 2.6, x, y, share=False)
         for axes, layer in zip(grid, layers, strict=True):
-            draw_numbers(axes, matrices[layer.name], 1.0, 1 if len(layers) > 2 else 2)
+            _draw(axes, matrices[layer.name], min(len(layers), MAX_COLUMNS))
             axes.set_title(short(layer.name, 24), size=8)
             whole_numbers(axes, layer.num_experts, layer.num_experts)
-        tone_key(figure, {least: 0.0, most: 0.6})
+        tone_key(figure, {least: 0.0, most: DARKEST})
     return figure
+
+
+def _draw(axes: Axes, matrix: Matrix, beside: int) -> None:
+    """With numbers where there is room for them, so many matrices standing beside each other."""
+    if beside * len(matrix) > MOST_NUMBERS:
+        draw_tones(axes, matrix, 1.0, DARKEST)
+    else:
+        draw_numbers(axes, matrix, 1.0, 2)
 
 
 def _rows(matrices: Mapping[str, Matrix]) -> list[Row]:

@@ -12,6 +12,7 @@ from routerbench.inspection.seen import LayerSeen
 
 MOST_NUMBERED = 10  # patches a row that have room for a number
 LEAST_OPACITY, MORE_OPACITY = 0.35, 0.55
+FAINTER = 0.45  # a hatch behind a number
 BLACK, WHITE = "#000000", "#ffffff"  # on an image, which is the same on a dark page
 
 
@@ -53,7 +54,8 @@ def _hatch(axes: Axes, expert: Int[np.ndarray, "rows columns"]) -> None:
     hatches = {int(one): look_of(int(one)).hatch if one >= 0 else DROPPED_HATCH for one in np.unique(expert)}
     for hatch in sorted(set(hatches.values()) - {""}):
         alike = [one for one, own in hatches.items() if own == hatch]
-        axes.add_patch(_hatched(np.isin(expert, alike), hatch))
+        strength = 1.0 if hatch == DROPPED_HATCH else FAINTER
+        axes.add_patch(_hatched(np.isin(expert, alike), hatch, strength))
 
 
 def _ink_on(colour: Float[np.ndarray, "4"]) -> str:
@@ -63,12 +65,12 @@ def _ink_on(colour: Float[np.ndarray, "4"]) -> str:
     return BLACK if light > 0.4 else WHITE
 
 
-def _hatched(where: Bool[np.ndarray, "rows columns"], hatch: str) -> PathPatch:
+def _hatched(where: Bool[np.ndarray, "rows columns"], hatch: str, strength: float) -> PathPatch:
     """One hatched area of all these patches."""
     squares = [
         Path([(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1), (x, y)], closed=True)
         for y, x in np.argwhere(where)
     ]
     return PathPatch(
-        Path.make_compound_path(*squares), fill=False, hatch=hatch, edgecolor=BLACK, linewidth=0.2
+        Path.make_compound_path(*squares), fill=False, hatch=hatch, edgecolor=(BLACK, strength), linewidth=0.2
     )

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from routerbench.inspection.figures.drawn import Drawn, Row
-from routerbench.inspection.figures.looks import line_of
+from routerbench.inspection.figures.looks import in_lines, line_of
 from routerbench.inspection.seen import LayerSeen
 from routerbench.report.figures.panels import panels
 from routerbench.report.figures.picture import Picture
@@ -47,13 +47,14 @@ def patches_cdf(layers: Sequence[LayerSeen]) -> Drawn:
             axes.set_xlim(0, at[-1])
             axes.grid(axis="y")
         handles, names = grid[0].get_legend_handles_labels()
+        columns = min(len(names), 8)
         figure.legend(
-            handles[:MOST_NAMED],
-            names[:MOST_NAMED],
+            in_lines(handles[:MOST_NAMED], columns),
+            in_lines(names[:MOST_NAMED], columns),
             title="expert",
             title_fontsize=8,
             loc="outside upper center",
-            ncols=8,
+            ncols=columns,
             fontsize=8,
             frameon=False,
             labelcolor=MUTED,
