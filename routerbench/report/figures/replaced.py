@@ -43,7 +43,7 @@ def _figure(rows: Sequence[Row], names: Sequence[str]) -> Figure:
     height = len(names) * (INCHES_PER_POINT * len(rows) + INCHES_BETWEEN) + 0.18 * -(
         -len(rows) // LEGEND_COLUMNS
     )
-    figure = Figure(figsize=(WIDTH_INCHES, height + 0.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, height + 0.8), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=MUTED, linewidth=0.8)
     step = 0.8 / len(rows)
