@@ -107,7 +107,7 @@ def _replaced_tables(rows: Sequence[Row]) -> list[Table]:
 
     def lost(line: _Line, name: str) -> Cell:
         modes = replaced[line.row.label].get(name, [])
-        return mean_cell(estimate_at(line.row, ROUTERS, modes, LOST), 1, 2, "+")
+        return mean_cell(estimate_at(line.row, ROUTERS, modes, LOST), 1.0, 2, "+")
 
     columns = {name: Column(name, f"\n{name}") for name in names}
     return [_table("Does the router matter?", REPLACED, lines, columns, lost)] if lines else []
@@ -123,7 +123,7 @@ def _table(
     """As many lines and columns as a board has room for, and a note of those that are left out."""
     shown, heads = lines[:MOST_LINES], list(columns)[:MOST_COLUMNS]
     cells = [Line([Cell(line.name), *(cell(line, head) for head in heads)]) for line in shown]
-    more = {"lines": len(lines) - len(shown), "columns": len(columns) - len(heads)}
-    left_out = " and ".join(f"{count} {what}" for what, count in more.items() if count)
-    notes = [f"Left out, as there is no room: {left_out}; the records have them all"] * bool(left_out)
+    parts = {"lines": (len(shown), len(lines)), "columns": (len(heads), len(columns))}
+    cut = [f"the first {first} of {count} {what}" for what, (first, count) in parts.items() if first < count]
+    notes = [f"Only {' and '.join(cut)}, as there is no room: the records have them all"] * bool(cut)
     return Table(name, caption, [NAME, *(columns[head] for head in heads)], cells, notes=notes)

@@ -1,9 +1,11 @@
 """What is lost at test time without the routers that were trained: a point for each row and replacement."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from routerbench.report.boards.at_test_time import LOST, ROUTERS, replacements_of
 from routerbench.report.boards.board import Board
@@ -41,7 +43,7 @@ def _figure(rows: Sequence[Row], names: Sequence[str]) -> Figure:
     height = len(names) * (INCHES_PER_POINT * len(rows) + INCHES_BETWEEN) + 0.18 * -(
         -len(rows) // LEGEND_COLUMNS
     )
-    figure = Figure(figsize=(WIDTH_INCHES, height + 0.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, height + 0.8), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=MUTED, linewidth=0.8)
     step = 0.8 / len(rows)
@@ -54,12 +56,15 @@ def _figure(rows: Sequence[Row], names: Sequence[str]) -> Figure:
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.set_xlabel("top-1 lost, points")
-    figure.legend(loc="outside lower left", ncols=LEGEND_COLUMNS, fontsize=8, frameon=False)
+    handles = [
+        Line2D([], [], label=short(label, LETTERS), linestyle="", **_looks(mark))
+        for label, mark in marks.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=LEGEND_COLUMNS, fontsize=8, frameon=False)
     return figure
 
 
 def _draw_row(axes: Axes, row: Row, names: Sequence[str], places: Sequence[float], mark: Mark) -> None:
-    label = short(row.label, LETTERS)
     modes = replacements_of(row)
     for name, place in zip(names, places, strict=True):
         if name not in modes:
@@ -71,12 +76,11 @@ def _draw_row(axes: Axes, row: Row, names: Sequence[str], places: Sequence[float
             [estimate.mean],
             [place],
             xerr=(estimate.high - estimate.low) / 2 if estimate.n > 1 else None,
-            color=mark.colour,
-            marker=mark.shape,
-            markerfacecolor=mark.fill,
-            markersize=5,
             elinewidth=0.9,
             linestyle="",
-            label=label,
+            **_looks(mark),
         )
-        label = ""  # one entry of the legend
+
+
+def _looks(mark: Mark) -> dict[str, Any]:
+    return {"color": mark.colour, "marker": mark.shape, "markerfacecolor": mark.fill, "markersize": 5}
