@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint import TensorStorageMetadata
 
 from routerbench.ranks import agreed, any_rank, gathered, rank
@@ -30,6 +30,7 @@ from routerbench.weights import sha256_of
 logger = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
+STEPS = "step-" + "[0-9]" * 9
 Item = TypeVar("Item")
 
 
@@ -115,7 +116,7 @@ class RunCheckpoints:
             logger.warning("%s has lost rows: it is shorter than when the checkpoint was written", self.rows)
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("step-" + "[0-9]" * 9), reverse=True)
+        return sorted(self.folder.glob(STEPS), reverse=True)
 
     def _prune(self, best_step: int) -> None:
         for folder in self._newest_first()[self.keep :]:
@@ -184,6 +185,30 @@ def read(folder: Path, state: State, further: dict[str, Tensor]) -> dict[str, Te
     with _one_process_is_fine():
         dcp.load(tensors, storage_reader=reader)
     return tensors
+
+
+def kept_steps(folder: Path) -> dict[int, Path]:
+    """The checkpoints in the folder of a run by their step, the earliest first."""
+    return {int(path.name[5:]): path for path in sorted((folder / "checkpoint").glob(STEPS))}
+
+
+def read_weights_into(model: nn.Module, folder: Path, kind: str) -> None:
+    """Give a model the weights of a checkpoint of it: raw, or ema, their average.
+
+    Raises ValueError for one that is damaged or of another model.
+    """
+    if not _is_whole(folder):
+        raise ValueError(f"{folder} is damaged: remove it")
+    prefix = {"raw": "model", "ema": "ema"}[kind]
+    weights = {f"{prefix}/{name}": value for name, value in model.state_dict().items()}
+    reader = dcp.HuggingFaceStorageReader(str(folder))
+    stored = reader.read_metadata().state_dict_metadata
+    for name, value in weights.items():
+        entry = stored.get(name)
+        if not isinstance(entry, TensorStorageMetadata) or entry.size != value.shape:
+            raise ValueError(f"{folder} is of another model: it has no {name} of shape {tuple(value.shape)}")
+    with _one_process_is_fine():
+        dcp.load(weights, storage_reader=reader)
 
 
 def _is_whole(folder: Path) -> bool:

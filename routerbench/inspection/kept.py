@@ -29,7 +29,7 @@ def keep(folder: Path, seen: Seen, run: str) -> None:
 def read_kept(folder: Path, run: str) -> Seen | None:
     """What was kept; None where it is nothing, damaged, of other fields or of another training."""
     try:
-        with np.load(folder / FILE, allow_pickle=False) as stored:
+        with (folder / FILE).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if str(stored["run"]) != run:
                 return None
             layers = tuple(_layer(stored, number) for number in range(int(stored["num_layers"])))
@@ -41,9 +41,11 @@ def read_kept(folder: Path, run: str) -> Seen | None:
 
 
 def _layer(stored: Any, number: int) -> LayerSeen:
-    values = {field.name: stored[f"{number}/{field.name}"] for field in fields(LayerSeen)}
-    plain = {name: _plain(value) for name, value in values.items()}
-    return LayerSeen(**plain | {"grid": tuple(plain["grid"].tolist())})
+    values: dict[str, Any] = {
+        field.name: _plain(stored[f"{number}/{field.name}"]) for field in fields(LayerSeen)
+    }
+    values["grid"] = tuple(values["grid"].tolist())
+    return LayerSeen(**values)
 
 
 def _plain(value: np.ndarray) -> Any:

@@ -86,10 +86,10 @@ def _arrays(plan: Plan, num_images: int, layout: Layout) -> LayerRouting:
     dispatch, combine = [by_image(values, num_images) for values in of_soft] or (None, None)
     return LayerRouting(
         *(by_image(values, num_images) for values in of_plan),
-        layout.grid,
-        layout.num_prefix,
-        dispatch,
-        combine,
+        grid=layout.grid,
+        num_prefix=layout.num_prefix,
+        dispatch=dispatch,
+        combine=combine,
     )
 
 

@@ -17,26 +17,26 @@ from routerbench.report.figures.style import INK, drawing, short
 
 MOST_NAMES = 30
 WORDS = (
-    "What the tokens of a class (rows) have of each expert's slots (columns), over an even share among the "
-    "experts. In the title: the share of the routing's entropy that the class explains, from 0 (nothing) to "
-    "1 (all), corrected for chance, with its 95 % interval; and what labels give that are dealt out at "
-    "random."
+    "How many of the served tokens of a class (rows) each expert has (columns), over an even share among the "
+    "experts; of several experts of a token that with the largest gate counts. In the title: the share of "
+    "the routing's entropy that the class explains, from 0 (nothing) to 1 (all), corrected for chance, with "
+    "its 95 % interval; and what labels explain that are dealt out at random."
 )
 
 
 def share_by_class(seen: Seen, layer: LayerSeen) -> Float[np.ndarray, "classes E"]:
-    """Of the slots that the tokens of a class fill, those of each expert, over an even share; NaN: no "
-    "image."""
-    sums = np.zeros((len(seen.class_names), layer.num_experts))
-    np.add.at(sums, seen.labels, layer.share)
-    total = sums.sum(1, keepdims=True)
-    return layer.num_experts * sums / np.where(total > 0, total, np.nan)
+    """Of the served tokens of a class, those of each expert, over an even share; NaN: it has none."""
+    image, token = np.nonzero(layer.expert >= 0)
+    counts = np.zeros((len(seen.class_names), layer.num_experts))
+    np.add.at(counts, (seen.labels[image], layer.expert[image, token]), 1)
+    total = counts.sum(1, keepdims=True)
+    return layer.num_experts * counts / np.where(total > 0, total, np.nan)
 
 
 def class_maps(seen: Seen, layers: Sequence[LayerSeen], numbers: Numbers) -> Drawn:
     """A map for every layer, a row a class and a column an expert."""
     maps = {layer.name: share_by_class(seen, layer) for layer in layers}
-    height = min(max(0.14 * len(seen.class_names), 1.2), 5) + 0.5
+    height = min(max(0.17 * len(seen.class_names), 1.2), 5) + 0.8
     with drawing():
         figure, grid = panels(len(layers), height, "expert", "", share=False)
         for place, (axes, layer) in enumerate(zip(grid, layers, strict=True)):
@@ -50,7 +50,7 @@ def class_maps(seen: Seen, layers: Sequence[LayerSeen], numbers: Numbers) -> Dra
         for name, values in maps.items()
         for (label, expert), value in np.ndenumerate(values)
     ]
-    columns = ("layer", "class", "expert", "slots_over_even_share")
+    columns = ("layer", "class", "expert", "tokens_over_even_share")
     return Drawn("experts_by_class", Picture("Experts by class", WORDS, figure), columns, rows)
 
 

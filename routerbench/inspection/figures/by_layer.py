@@ -1,4 +1,4 @@
-"""How evenly the experts of each layer are loaded, and how far a token's experts hang together by layer."""
+"""How evenly the experts of each layer are loaded, and what explains who is chosen."""
 
 from collections.abc import Sequence
 
@@ -18,11 +18,11 @@ LOAD = (
     "expert that no token reaches. A stronger tone is more, the strongest twice the mean or more."
 )
 SPECIALISATION = (
-    "The share of the routing's entropy in each layer that is explained by the class of the image, by the "
-    "place of the patch in it, and by the expert that served the token in the layer before; 0 is chance, 1 "
-    "is everything. Bars: 95 % intervals."
+    "The share of the routing's entropy in each layer that the class of the image explains, and the place of "
+    "the patch in it; and how much of the next MoE layer's routing the expert that a patch has here "
+    "explains. 0 is chance, 1 is everything. Bars: 95 % intervals."
 )
-WHATS = {"class": "class", "position": "position", "next_layer": "expert of the layer before"}
+WHATS = {"class": "class", "position": "position", "next_layer": "for the next layer: the expert here"}
 
 
 def load_map(layers: Sequence[LayerSeen]) -> Drawn:
@@ -74,6 +74,7 @@ def specialisation_by_layer(layers: Sequence[LayerSeen], numbers: Numbers) -> Dr
                 label=label,
             )
         axes.set_xticks(range(len(names)), [short(name, 16) for name in names])
+        axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylabel("explained share of entropy")
         axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=8, labelcolor=MUTED, loc="best")

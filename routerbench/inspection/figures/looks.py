@@ -10,8 +10,8 @@ from matplotlib.patches import Patch
 from routerbench.report.figures.marks import COLOURS, LINES
 from routerbench.report.figures.style import INK, MUTED, PAPER
 
-# Okabe and Ito's eight, their black as a grey: on an image black is a shadow.
-EXPERT_COLOURS = (*COLOURS, "#F0E442", "#999999")
+# Okabe and Ito's, but for their black, which on an image is a shadow: instead of it Tol's wine.
+EXPERT_COLOURS = (*COLOURS, "#F0E442", "#882255")
 EXPERT_HATCHES = ("", "///", "...", "\\\\\\", "+++", "---", "ooo", "|||")
 DROPPED_HATCH = "xxxx"
 

@@ -18,7 +18,7 @@ PATCHES = (
     "the largest gate counts."
 )
 EXPERTS = (
-    "How many experts have at least one patch of an image, and in what fraction of the images; in the title "
+    "How many experts have at least one token of an image, and in what fraction of the images; in the title "
     "the mean."
 )
 MOST_NAMED = 16
@@ -37,14 +37,14 @@ def patches_cdf(layers: Sequence[LayerSeen]) -> Drawn:
         figure, grid = panels(len(layers), 1.9, "patches of an image", "fraction of images", share=False)
         for axes, layer in zip(grid, layers, strict=True):
             counts = patches_per_image(layer)
-            at = np.arange(layer.grid[0] * layer.grid[1] + 1)
+            at = np.arange(counts.max() + 2)
             for expert in range(layer.num_experts):
                 below = np.searchsorted(np.sort(counts[:, expert]), at, side="right") / len(counts)
                 axes.step(at, below, where="post", linewidth=1.2, label=str(expert), **line_of(expert))
                 rows += [(layer.name, expert, int(x), float(y)) for x, y in zip(at, below, strict=True)]
             axes.set_title(short(layer.name, 24), size=8)
             axes.set_ylim(0, 1.02)
-            axes.set_xlim(0, counts.max() + 1)
+            axes.set_xlim(0, at[-1])
             axes.grid(axis="y")
         handles, names = grid[0].get_legend_handles_labels()
         figure.legend(
@@ -70,7 +70,7 @@ def experts_per_image(layers: Sequence[LayerSeen]) -> Drawn:
     with drawing():
         figure, grid = panels(len(layers), 1.6, "experts of an image", "fraction of images", share=False)
         for axes, layer in zip(grid, layers, strict=True):
-            met = (patches_per_image(layer) > 0).sum(1)
+            met = (layer.share > 0).sum(1)
             fraction = np.bincount(met, minlength=layer.num_experts + 1) / len(met)
             axes.bar(range(len(fraction)), fraction, color=ACCENT)
             axes.set_title(f"{short(layer.name, 24)}\nmean {met.mean():.1f} of {layer.num_experts}", size=8)

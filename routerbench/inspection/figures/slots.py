@@ -48,11 +48,11 @@ def dispatch_maps(seen: Seen, mixtures: Mixtures, shown: ShownImages) -> Drawn:
     low, high = (float(value) for value in np.percentile(maps, (1, 99)))
     with drawing():
         figure, grid = image_grid(len(part), ["image", f"expert {experts[0]}", *map(str, experts[1:])])
-        for line, place, pixels, own in zip(grid, part.places, part.pixels, maps, strict=True):
+        for line, place, pixels, own in zip(grid, part.places.tolist(), part.pixels, maps, strict=True):
             draw_image(line[0], pixels, caption(seen, place))
             for axes, weights in zip(line[1:], own, strict=True):
                 extent = (0, mixtures.grid[1], mixtures.grid[0], 0)
-                axes.imshow(grey(pixels), cmap="gray", vmin=0, vmax=1, extent=extent)
+                axes.imshow(grey(pixels), cmap="gray", vmin=-2, vmax=1, extent=extent)
                 shares = 0.9 * np.clip((weights - low) / max(high - low, 1e-12), 0, 1)
                 axes.imshow(tinted(shares), extent=extent, interpolation="none")
         tone_key(figure, {f"{low:.2f} times an even mixture or less": 0.0, f"{high:.2f} times or more": 0.9})
@@ -75,7 +75,7 @@ def _maps(
     """The weights of the patches in these slots, over those of an even mixture of all tokens."""
     num_tokens = mixtures.dispatch.shape[1]
     weights = mixtures.dispatch[image, mixtures.num_prefix :, experts, slots[experts]]
-    return num_tokens * weights.reshape(len(experts), *mixtures.grid)
+    return num_tokens * weights.reshape(len(experts), *mixtures.grid).astype(np.float64)
 
 
 def _more_words(mixtures: Mixtures, experts: list[int], images_left_out: int) -> list[str]:

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from routerbench.report.figures.routing import tinted
-from routerbench.report.figures.style import ACCENT, FAINT, INK, MUTED
+from routerbench.report.figures.style import FAINT, INK, MUTED
 
 MOST_TEXTS = 12  # more columns have no room for numbers
 DARKEST = 0.6  # of a map with numbers, which stay legible on it
+KEY = "#2257c5"  # next to the accent of maps, which on a dark page is another one, and theirs is not
 TWICE = 2.0  # an even share is the middle tone
 
 
@@ -20,7 +21,7 @@ def draw_tones(
     axes: Axes, values: Float[np.ndarray, "rows columns"], most: float, darkest: float = 1.0
 ) -> None:
     """Draw values from 0, which has no tone, to `most` and above, which has the darkest."""
-    shares = darkest * np.clip(np.nan_to_num(values) / max(most, 1e-12), 0, 1)
+    shares = darkest * np.clip(np.nan_to_num(values.astype(np.float64)) / max(most, 1e-12), 0, 1)
     axes.imshow(tinted(shares), interpolation="none", aspect="auto")
     axes.spines[:].set(visible=True, color=FAINT)
     axes.tick_params(length=0)
@@ -39,7 +40,7 @@ def draw_numbers(axes: Axes, values: Float[np.ndarray, "rows columns"], most: fl
 def tone_key(figure: Figure, meanings: Mapping[str, float]) -> None:
     """Say above the figure what tones mean, each given as its opacity."""
     patches = [
-        Patch(facecolor=(ACCENT, opacity), edgecolor=MUTED, linewidth=0.5) for opacity in meanings.values()
+        Patch(facecolor=(KEY, opacity), edgecolor=MUTED, linewidth=0.5) for opacity in meanings.values()
     ]
     figure.legend(
         patches,

@@ -10,7 +10,7 @@ from routerbench.report.boards.cells import is_dense
 from routerbench.report.options import EVALUATED, TOP1
 from routerbench.report.runs.run import Run, paths_of, some
 
-ACCURACIES = ("top1", "balanced", "top5")  # of an evaluation
+ACCURACIES = ("top1", "balanced", "top5", "top1_mean", "balanced_mean", "top1_ordered")  # of an evaluation
 OF_MOE_ALONE = "capacity"  # the study of what a dense run has not
 
 

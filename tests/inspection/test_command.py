@@ -1,0 +1,178 @@
+"""The command from end to end, on tiny runs."""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from routerbench import cli
+from routerbench.records import read_record
+
+TINY = (
+    "data=digits",
+    "augment=crop_flip",
+    "epochs=1",
+    "+model.arguments.depth=2",
+    "+model.arguments.embed_dim=16",
+    "+model.arguments.num_heads=2",
+    "num_experts=4",
+    "runtime.wandb=disabled",
+    "runtime.workers=0",
+    "runtime.threads=1",
+    "runtime.device=cpu",
+    "runtime.backend=loop",  # nothing is measured
+)
+RUNS = ("router=token_choice", "router=token_choice seed=1", "router=soft", "router=dense")
+PICTURES = (
+    "experts_by_class",
+    "experts_by_position_blocks.1",
+    "experts_by_layer",
+    "specialisation_by_layer",
+    "images_1",
+    "experts_per_image",
+    "patches_per_image",
+    "expert_weight_similarity",
+    "expert_output_similarity",
+    "similarity_by_depth",
+    "over_training",
+)
+Run = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with two seeds of token_choice, soft and dense."""
+    from routerbench import experiment
+    from routerbench.compose import compose_sweep
+    from routerbench.signals import Warned
+
+    results = tmp_path_factory.mktemp("trained") / "results"
+    threads = torch.get_num_threads()
+    for words in RUNS:
+        config = compose_sweep([*TINY, f"runtime.results={results}", *words.split()], None, False).configs[0]
+        console = Console(file=io.StringIO(), width=200)
+        said = experiment.run(
+            config, command="it", repeat="it", console=console, title="run", warned=Warned()
+        )
+        assert said == "done"
+    torch.set_num_threads(threads)
+    return results
+
+
+@pytest.fixture
+def runs(trained: Path, tmp_path: Path) -> dict[str, Path]:
+    """The folders of a copy of these runs, by router and seed."""
+    shutil.copytree(trained, tmp_path / "results")
+    folders = (tmp_path / "results" / "runs").iterdir()
+    return {"-".join(folder.name.split("-")[2:4]): folder for folder in folders}
+
+
+@pytest.fixture
+def inspect(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A function that runs the command with these words and gives back its exit code."""
+
+    def run(*words: Any) -> int:
+        line = ["routerbench", "inspect", *map(str, words), "--device", "cpu", "--permutations", "3"]
+        monkeypatch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert isinstance(caught.value.code, int)
+        return caught.value.code
+
+    return run
+
+
+def numbers(folder: Path) -> dict[str, float]:
+    record = read_record(folder)
+    assert record is not None
+    return record["evaluations"]["inspect"]["trained"]
+
+
+def test_a_run_gets_numbers_pictures_and_a_page(inspect: Run, runs: dict[str, Path]) -> None:
+    folder = runs["token_choice-s0"]
+    before = read_record(folder)
+    assert inspect(folder) == 0
+    for name in PICTURES:
+        for ending in ("svg", "png", "csv"):
+            assert (folder / "inspect" / f"{name}.{ending}").stat().st_size > 20, name
+    text = (folder / "inspect" / "index.html").read_text()
+    assert folder.name.partition("-")[0] in text
+    assert {"blocks.1/class", "blocks.1/position", "class"} <= numbers(folder).keys()
+    record = read_record(folder)
+    assert record is not None
+    record.pop("evaluations")
+    assert record == before
+
+
+def test_what_was_measured_is_not_measured_again(
+    inspect: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from routerbench.inspection import run
+
+    folder = runs["token_choice-s0"]
+    assert inspect(folder) == 0
+    first = numbers(folder)
+
+    def never(*arguments: Any) -> Any:
+        raise ValueError("measured again")
+
+    monkeypatch.setattr(run, "look", never)
+    monkeypatch.setattr(run, "numbers_of", never)
+    assert inspect(folder, "--images", "3,1", "--layers", "blocks.1") == 0
+    rows = (folder / "inspect" / "images_1.csv").read_text().splitlines()[1:]
+    assert list(dict.fromkeys(row.split(",")[0] for row in rows)) == ["3", "1"]
+    assert numbers(folder) == first
+    assert inspect(folder, "--again") == 2
+
+
+def test_a_soft_router_shows_its_slots(inspect: Run, runs: dict[str, Path]) -> None:
+    assert inspect(runs["soft-s0"], "--classes", "3,7") == 0
+    assert (runs["soft-s0"] / "inspect" / "dispatch_blocks.1.svg").exists()
+
+
+def test_seeds_of_a_configuration_are_compared(inspect: Run, runs: dict[str, Path]) -> None:
+    both = [runs["token_choice-s0"], runs["token_choice-s1"]]
+    assert inspect(*both, runs["soft-s0"]) == 0
+    assert all((folder / "inspect" / "stability_over_seeds.csv").exists() for folder in both)
+    assert not (runs["soft-s0"] / "inspect" / "stability_over_seeds.csv").exists()
+
+
+def test_runs_with_nothing_to_see_do_not_stop_the_others(
+    inspect: Run, runs: dict[str, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert inspect(runs["dense-s0"], tmp_path / "nowhere", runs["soft-s0"], "--json") == 2
+    shown = capsys.readouterr()
+    dense, nowhere, soft = json.loads(shown.out)
+    assert dense["nothing"] == "a dense run has no routers: there is nothing to inspect"
+    assert (
+        nowhere["refusal"] == f"path={tmp_path}/nowhere has no config.yaml: give the folder of a finished run"
+    )
+    assert shown.err == f"routerbench: {nowhere['refusal']}\n"
+    assert soft["numbers"] == numbers(runs["soft-s0"])
+    assert Path(soft["page"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--images", "3,x"], "--images=3,x is no list of whole numbers: give some such as 3,17"),
+        (["--most", "0"], "--most=0 must be a whole number of at least 1"),
+        (["--batch-size", "0"], "--batch-size=0 must be a whole number of at least 1"),
+        (["--seed", "-1"], "--seed=-1 must be a whole number of at least 0"),
+        (["--layers", "blocks.9"], "--layers=blocks.9 is not one of: blocks.1"),
+        (["--classes", "cat"], "--classes=cat is not one of: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+        (["--images", "1", "--most", "2"], "argument --most: not allowed with argument --images"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused_in_one_line(
+    inspect: Run, runs: dict[str, Path], capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert inspect(runs["token_choice-s0"], *words) == 2
+    assert capsys.readouterr().err == f"routerbench: {said}\n"
