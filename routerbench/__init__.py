@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from routerbench.build import build_router, sparsify
     from routerbench.inspection.routing_of import LayerRouting, routing_of
-    from routerbench.load import load_run
+    from routerbench.load import FinishedRun, load_run, open_run
+    from routerbench.modes import Mode, evaluated_in
     from routerbench.moe.experts import Experts
     from routerbench.moe.layer import MoE
     from routerbench.moe.plan import Plan, SoftPlan, SparsePlan
@@ -16,16 +17,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Experts",
+    "FinishedRun",
     "LayerRouting",
     "MoE",
+    "Mode",
     "Plan",
     "Router",
     "Routing",
     "SoftPlan",
     "SparsePlan",
     "build_router",
+    "evaluated_in",
     "load_run",
     "moe_layers",
+    "open_run",
     "read_records",
     "routing_of",
     "sparsify",
@@ -33,16 +38,20 @@ __all__ = [
 
 _HOME = {
     "Experts": "moe.experts",
+    "FinishedRun": "load",
     "LayerRouting": "inspection.routing_of",
     "MoE": "moe.layer",
+    "Mode": "modes",
     "Plan": "moe.plan",
     "Router": "moe.router",
     "Routing": "moe.router",
     "SoftPlan": "moe.plan",
     "SparsePlan": "moe.plan",
     "build_router": "build",
+    "evaluated_in": "modes",
     "load_run": "load",
     "moe_layers": "moe.surgery",
+    "open_run": "load",
     "read_records": "records",
     "routing_of": "inspection.routing_of",
     "sparsify": "build",

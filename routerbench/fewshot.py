@@ -123,13 +123,13 @@ def features(
     return torch.cat(seen), torch.cat(labels)
 
 
-def check_features(model: nn.Module, name: str, image_size: int) -> None:
-    """Raise ValueError for a model, of this name, that does not give what its classifier sees."""
+def check_features(model: nn.Module, name: str, image_size: int, probe: str = "fewshot") -> None:
+    """Raise ValueError, naming the probe, for a model that does not give what its classifier sees."""
     try:
         _before_head(model, blank_images(model, (image_size, image_size), 1))
     except (AttributeError, TypeError):
         raise ValueError(
-            f"eval.fewshot is not for model.name={name}, which has no features before its head: leave it out"
+            f"eval.{probe} is not for model.name={name}, which has no features before its head: leave it out"
         ) from None
 
 

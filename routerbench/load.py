@@ -19,14 +19,8 @@ from routerbench.device import PRECISIONS, choose_device
 from routerbench.evaluate import Batch
 from routerbench.moe.surgery import moe_layers, take_shape
 from routerbench.parts import TestSet, build_model, load_test, put_moe_layers
-from routerbench.untrusted import (
-    checked_weights,
-    complete_source,
-    read_config,
-    read_done,
-    read_known,
-    refusing,
-)
+from routerbench.run_files import checked_weights, read_done, read_known, refusing
+from routerbench.untrusted import complete_source, read_config
 from routerbench.weights import Weights, head_prefixes, misfit, ranked_kind
 
 # Whatever a configuration says, no other file is opened and nothing fetched.

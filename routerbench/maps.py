@@ -4,7 +4,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
@@ -35,13 +34,18 @@ class RoutingMaps:
     @torch.no_grad()
     def of(cls, plan: Plan, labels: Int[Tensor, "B"], num_classes: int) -> "RoutingMaps":
         """The sums over one batch, whose tokens lie image after image."""
-        share = plan.expert_share.reshape(len(labels), -1, plan.gates.shape[-1])
-        dropped = plan.dropped.reshape(len(labels), -1).to(share.dtype)
+        num_images, num_experts = len(labels), plan.gates.shape[-1]
+        share = plan.expert_share
+        expert = _expert(plan.gates, share).reshape(num_images, -1)
+        share = share.reshape(num_images, -1, num_experts)
+        dropped = (expert < 0).to(share.dtype)
         tokens = torch.ones_like(dropped)
-        num_experts = share.shape[-1]
-        experts = F.one_hot(expert_of(plan) + 1, num_experts + 1)[..., 1:].to(share.dtype)
-        experts = experts.reshape(share.shape)
-        of_images = experts.sum(1)
+
+        def counted(expert: Int[Tensor, "rows tokens"]) -> Float[Tensor, "rows E"]:
+            counts = share.new_zeros(len(expert), num_experts + 1)
+            return counts.scatter_add(1, expert + 1, share.new_ones(expert.shape))[:, 1:]
+
+        of_images = counted(expert)
 
         def by_class(values: Tensor) -> Tensor:
             return values.new_zeros(num_classes, *values.shape[1:]).index_add(0, labels, values)
@@ -50,7 +54,7 @@ class RoutingMaps:
             *(by_class(values.sum(1)) for values in (share, dropped, tokens)),
             *(values.sum(0) for values in (share, dropped, tokens)),
             expert_by_class=by_class(of_images),
-            expert_by_position=experts.sum(0),
+            expert_by_position=counted(expert.T),
             squares=of_images.square().sum(0),
             squares_of_all=of_images.sum(1).square().sum(),
         )
@@ -107,9 +111,12 @@ class RoutingMaps:
 
 def expert_of(plan: Plan) -> Int[Tensor, "G S"]:
     """The one expert of each token: of those that hold any of it that with its largest gate; -1 of none."""
-    holds = plan.expert_share > 0
-    first = plan.gates.masked_fill(~holds, -1).argmax(-1)
-    return first.masked_fill(~holds.any(-1), -1)
+    return _expert(plan.gates, plan.expert_share)
+
+
+def _expert(gates: Float[Tensor, "G S E"], share: Float[Tensor, "G S E"]) -> Int[Tensor, "G S"]:
+    gate, expert = gates.masked_fill(share <= 0, -1).max(-1)
+    return expert.masked_fill(gate < 0, -1)
 
 
 def _explained(counts: Float[Tensor, "X E"], chance: Float[Tensor, ""]) -> Float[Tensor, ""]:

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -21,23 +22,27 @@ from routerbench.attention import choose_attention
 from routerbench.autotune import autotune, use_backend
 from routerbench.checkpoint import RunCheckpoints
 from routerbench.costs import Costs, MemoryMeter, static_costs
+from routerbench.data.corruptions import corruption_means
 from routerbench.data.extra import ExtraSet
 from routerbench.data.orders import Share
 from routerbench.device import PRECISIONS
 from routerbench.evaluate import Batch, Evaluation, evaluate, evaluate_ranked, predict
 from routerbench.fewshot import fewshot
 from routerbench.identity import group_id, identity
+from routerbench.linear_probe import linear_probe
 from routerbench.metrics import Metrics, classification_metrics
 from routerbench.moe.surgery import moe_layers, take_shape
 from routerbench.parallel import make_mesh, network, spread
 from routerbench.parts import (
     Data,
     FewShot,
+    Probed,
     checkpoint_activations,
     choose_device,
     load_data,
     load_extra,
     load_fewshot,
+    load_linear_probe,
     load_weights,
     mix,
     optimizer_and_scheduler,
@@ -68,6 +73,7 @@ class Inputs:
     extra: dict[str, ExtraSet]
     """Further image sets, by name."""
     fewshot: FewShot | None
+    linear_probe: Probed | None
 
     def close(self) -> None:
         """Stop the processes that decode images."""
@@ -83,6 +89,7 @@ def load_inputs(config: DictConfig) -> Inputs:
         load_weights(config, data.num_classes),
         load_extra(config, data.class_names, share),
         load_fewshot(config, data),
+        load_linear_probe(config, data),
     )
 
 
@@ -273,14 +280,21 @@ def _further(
     autocast: torch.autocast,
     watched: Callable[[Iterable[Batch]], Iterable[Batch]],
 ) -> Metrics:
-    """What is evaluated at the end alone: further image sets, and the few-shot probe."""
+    """What is evaluated at the end alone: further image sets, and the probes."""
     metrics: Metrics = {}
     for name, images in inputs.extra.items():
-        logits, labels = predict(model, images.loader.epoch(0), device, autocast, watched)
+        with closing(images.loader) as loader:
+            logits, labels = predict(model, loader.epoch(0), device, autocast, watched)
         metrics |= {f"{name}/{metric}": value for metric, value in images.accuracies(logits, labels).items()}
+    metrics |= corruption_means(metrics)
     few = inputs.fewshot
     if few is not None:  # every rank on all images, for the model may need them all
         metrics |= fewshot(model, few.probe, few.labels, few.load, few.test.epoch(0), device, autocast)
+    probed = inputs.linear_probe
+    if probed is not None:
+        metrics |= linear_probe(
+            model, probed.probe, probed.train.epoch(0), probed.test.epoch(0), device, autocast
+        )
     return metrics
 
 

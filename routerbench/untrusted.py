@@ -1,9 +1,7 @@
-"""The folder of a run, as somebody gave it: read and refused before anything that it names can execute."""
+"""What a run's configuration names, of which nothing can execute: read as from a stranger."""
 
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -11,47 +9,25 @@ from typing import Any, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from routerbench.config import is_dense
 from routerbench.data.sources import Source
 from routerbench.identity import LATER
-from routerbench.records import SCHEMA, is_of, read_record
-from routerbench.weights import FILES, Weights, ranked_kind, read_weights, sha256_of
+from routerbench.run_files import has_file
 
 OWN_ROUTER = re.compile(r"routerbench\.routers\.\w+\.\w+")
 OWN_SOURCE = re.compile(r"routerbench\.data\.\w+\.\w+")
-MOST_BYTES = {"config.yaml": 2**17, "record.json": 2**27}  # far above those of any run
+MOST_NESTED = 30  # levels, far above those of any run
 # What a configuration need not say of its data set.
 OF_SOURCES = {
     key.removeprefix("data.source."): value for key, value in LATER.items() if key.startswith("data.source.")
 }
 
 
-@contextmanager
-def refusing(folder: Path) -> Iterator[None]:
-    """Inside, whatever fails for what is in the folder is a ValueError of one line."""
-    try:
-        yield
-    except ValueError:
-        raise
-    except OSError as error:
-        raise ValueError(f"path={folder} cannot be read: {error.strerror or error}") from error
-    except ConfigAttributeError as error:
-        raise ValueError(
-            f"path={folder} has a config.yaml without {error.full_key}: give the folder of a finished run"
-        ) from None
-    except Exception as error:  # of timm or torch, for settings that no run has
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"path={folder} has a config.yaml of which nothing can be made ({type(error).__name__}: "
-            f"{reason}): give another run"
-        ) from error
-
-
 def read_config(folder: Path) -> DictConfig:
     """The configuration of a run; raises ValueError for one that is missing, or could execute something."""
-    if not _has(folder, "config.yaml"):
+    if not has_file(folder, "config.yaml"):
         raise ValueError(f"path={folder} has no config.yaml: give the folder of a finished run")
     try:
         config = _parsed((folder / "config.yaml").read_text(encoding="utf-8"))
@@ -59,7 +35,7 @@ def read_config(folder: Path) -> DictConfig:
         is_whole = isinstance(config, DictConfig) and None not in (
             OmegaConf.select(config, key) for key in ("router.name", "placement")
         )
-    except (UnicodeDecodeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ValueError(
             f"path={folder} has a config.yaml that cannot be read ({type(error).__name__}): give another run"
         ) from None
@@ -70,58 +46,6 @@ def read_config(folder: Path) -> DictConfig:
     if not is_dense(config):
         _check_router(folder, str(config.router.get("_target_")))
     return config
-
-
-def read_known(folder: Path) -> dict[str, Any] | None:
-    """The record in the folder, None where there is none; raises ValueError for one of a later version."""
-    record = read_record(folder) if _has(folder, "record.json") else None
-    if record is None:
-        return None
-    if record["schema"] > SCHEMA:
-        raise ValueError(
-            f"path={folder} has a record of version {record['schema']}, and this program knows up to "
-            f"{SCHEMA}: take the program that wrote it, or a later one"
-        )
-    parts = (record.get(name, {}) for name in ("metrics", "cost", "evaluation", "evaluations", "provenance"))
-    if not all(isinstance(part, dict) for part in parts):
-        raise ValueError(
-            f"path={folder} has a record.json that is damaged: bring it back, or give another run"
-        )
-    return record
-
-
-def read_done(folder: Path, config: DictConfig) -> dict[str, Any]:
-    """The record of a run that is done, of this folder and this configuration; else raises ValueError."""
-    record = read_known(folder)
-    if record is None:
-        raise ValueError(f"path={folder} has no record.json: the run is not over, train it to its end first")
-    if not is_of(record, folder):
-        raise ValueError(
-            f"path={folder} has the record of run {record['run_id']}: name the folder so, or bring its own "
-            "record.json back"
-        )
-    if record["status"] != "done":
-        raise ValueError(
-            f"path={folder} is of a run that has {_ended(record['status'])}: give one that is done"
-        )
-    if OmegaConf.to_container(config) != record["config"]:
-        raise ValueError(f"path={folder} has a config.yaml that is not that of its record: bring it back")
-    return record
-
-
-def checked_weights(folder: Path, record: dict[str, Any] | None, choice: str | None) -> Weights:
-    """The weights of a run; raises ValueError for others than those of the record, where it says which."""
-    kind = ranked_kind(folder, choice)
-    file, other = folder / FILES[kind], next(name for name in FILES if name != kind)
-    if choice is not None and not file.is_file() and (folder / FILES[other]).is_file():
-        raise ValueError(f"weights={kind} is not what the run in {folder} left: take weights={other}")
-    sums = (record or {}).get("provenance", {}).get("weights_sha256", {})
-    if kind in sums and file.is_file() and sha256_of(file) != sums[kind]:
-        raise ValueError(
-            f"path={folder} has a {file.name} that is not the one that was written there (its checksum is "
-            "another): bring it back, or train the run again"
-        )
-    return read_weights(folder, setting="path", choice=kind)
 
 
 def complete_source(folder: Path, source: Any) -> None:
@@ -168,25 +92,14 @@ def _check_router(folder: Path, target: str) -> None:
         )
 
 
-def _has(folder: Path, name: str) -> bool:
-    """Whether the file is there; raises ValueError for one that no run has written."""
-    path = folder / name
-    if path.exists() and not path.is_file():  # such as a pipe, on which a reader would wait
-        raise ValueError(f"path={folder} has a {name} that is no file: give the folder of a finished run")
-    if path.exists() and path.stat().st_size > MOST_BYTES[name]:
-        raise ValueError(
-            f"path={folder} has a {name} of more than {MOST_BYTES[name]} bytes, which no run has: give "
-            "another run"
-        )
-    return path.exists()
-
-
 def _parsed(text: str) -> Any:
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few grow to gigabytes
-        raise yaml.YAMLError("aliases")
+    depth = 0
+    for event in yaml.parse(text):  # lazily: what is nested takes the square of its depth
+        opens, closes = (
+            isinstance(event, yaml.CollectionStartEvent),
+            isinstance(event, yaml.CollectionEndEvent),
+        )
+        depth += opens - closes
+        if depth > MOST_NESTED or isinstance(event, yaml.AliasEvent):  # a few aliases grow to gigabytes
+            raise yaml.YAMLError("nested, or with aliases, as none of a run is")
     return OmegaConf.create(text)
-
-
-def _ended(status: str) -> str:
-    """The status of a record, as the end of a sentence."""
-    return {"oom": "run out of memory"}.get(status, status)

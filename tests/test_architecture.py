@@ -28,9 +28,11 @@ WALK = (
     {"maps"},
     {"evaluate"},
     {"step", "autotune", "fewshot"},
+    {"linear_probe"},
     {"train"},
     {"state", "checkpoint"},
     {"device", "parts.data", "parts.model", "parts.recipe"},
+    {"parts.probes"},
     {"parts.verify"},
     {"parts"},
     {"measure", "footprint", "load"},
@@ -71,7 +73,7 @@ HOMES = {
     "pandas": {"records", "report."},
     "matplotlib": {"bench.plot", "report.figures.", "evaluations.figures.", "inspection.figures."},
     "jinja2": {"report.page.", "inspection.page"},
-    "scipy": {"stats.", "fewshot", "evaluations.", "inspection."},
+    "scipy": {"stats.", "fewshot", "linear_probe", "evaluations.", "inspection."},
 }
 
 

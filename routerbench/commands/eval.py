@@ -3,6 +3,8 @@
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from routerbench.evaluations import options
@@ -41,48 +43,52 @@ def run(arguments: argparse.Namespace) -> int:
 def _evaluated(
     arguments: argparse.Namespace, asked_for: options.Options, console: "Console"
 ) -> Iterator[dict[str, Any]]:
-    """What became of each run: first of those that cannot be opened, then of the others."""
+    """What became of each run, one after the other; at the end their tables."""
     from routerbench.evaluations.measurement import Asked
     from routerbench.evaluations.settings import eval_settings
     from routerbench.evaluations.show import print_count, print_tables
 
-    settings = eval_settings(asked_for.settings)
-    opened, refused = _opened(arguments, asked_for)
-    yield from refused
+    asked = Asked(**asked_for.asked, settings=eval_settings(asked_for.settings))
     done = []
-    for finished in opened:
-        others = tuple(other for other in opened if other is not finished)
-        asked = Asked(**asked_for.asked, others=others, settings=settings)
-        entries, line = _of_run(finished, asked_for.studies, asked, arguments.again, console)
+    for finished, others in _opened(arguments, asked_for):
+        if isinstance(finished, dict):
+            yield finished
+            continue
+        asked_of_it = replace(asked, others=others)
+        entries, line = _of_run(finished, asked_for.studies, asked_of_it, arguments.again, console)
         print_count(finished.run_id, entries, console)
-        done.append((finished, entries))
+        done.append((finished.run_id, entries))
         yield _as_json(finished, entries, line)
-    for finished, entries in [] if arguments.json else done:
-        print_tables(finished.run_id, entries, console)
+    for run_id, entries in [] if arguments.json else done:
+        print_tables(run_id, entries, console)
 
 
 def _opened(
     arguments: argparse.Namespace, asked_for: options.Options
-) -> "tuple[list[FinishedRun], list[dict[str, Any]]]":
-    """The runs that can be asked, and the refusals of the others."""
+) -> "Iterator[tuple[FinishedRun | dict[str, Any], tuple[FinishedRun, ...]]]":
+    """Each run, or its refusal, and the other runs where a study takes two: all in memory at once."""
+    if "routers" not in asked_for.studies:
+        yield from ((_open(arguments, folder), ()) for folder in asked_for.folders)
+        return
+    opened = [_open(arguments, folder) for folder in asked_for.folders]
+    for one in opened:
+        yield one, tuple(run for run in opened if run is not one and not isinstance(run, dict))
+
+
+def _open(arguments: argparse.Namespace, folder: Path) -> "FinishedRun | dict[str, Any]":
     from routerbench.load import open_run
 
-    opened, refused = [], []
-    for folder in asked_for.folders:
-        try:
-            opened.append(
-                open_run(
-                    folder,
-                    weights=arguments.weights,
-                    device=arguments.device,
-                    data_path=arguments.data_path,
-                    batch_size=arguments.batch_size,
-                )
-            )
-        except (ValueError, OSError) as error:
-            refuse(error)
-            refused.append({"folder": str(folder), "refused": str(error)})
-    return opened, refused
+    try:
+        return open_run(
+            folder,
+            weights=arguments.weights,
+            device=arguments.device,
+            data_path=arguments.data_path,
+            batch_size=arguments.batch_size,
+        )
+    except (ValueError, OSError) as error:
+        refuse(error)
+        return {"folder": str(folder), "refused": str(error)}
 
 
 def _of_run(

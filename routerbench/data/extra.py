@@ -1,4 +1,4 @@
-"""Further image sets for a model of ImageNet-1k's classes, and how their labels are scored in its classes."""
+"""Further image sets, most for a model of ImageNet-1k's classes, and how their labels are scored in these."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -51,30 +51,48 @@ def accuracies(logits: Float[Tensor, "N K"], right: Bool[Tensor, "N K"]) -> dict
 
 
 @dataclass(frozen=True)
-class ExtraImages(ABC):
-    """What a file of `conf/eval` describes: images in a folder and what their labels mean."""
+class ImageSets(ABC):
+    """What a file of `conf/eval` describes: a folder with one set of images or several."""
 
     name: str
     path: str | None
 
     @abstractmethod
-    def read(self, folder: Path) -> tuple[ImageFiles, Sequence[int], Bool[Tensor, "L K"]]:
-        """The images, the classes that compete, and which of these are right for each label of the images."""
+    def parts(self) -> "dict[str, ExtraImages]":
+        """Its sets by what is added to the name; one alone has nothing added."""
 
-    def for_model(
-        self, class_names: tuple[str, ...], make_loader: Callable[[ImageFiles], Loader]
-    ) -> ExtraSet:
-        """The set for a model of these classes; raises ValueError where they are not those of ImageNet-1k."""
+
+@dataclass(frozen=True)
+class ExtraImages(ImageSets, ABC):
+    """One set of images in a folder, and what their labels mean."""
+
+    def parts(self) -> "dict[str, ExtraImages]":
+        """Itself."""
+        return {"": self}
+
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Raise ValueError for a model of other classes than ImageNet-1k's."""
         if class_names != imagenet_classes():
             raise ValueError(
                 f"eval.{self.name} is for models of ImageNet-1k's 1000 classes, named by their WordNet ids, "
                 f"and this data set has {len(class_names)}, from {class_names[0]} on: leave it out, or name "
                 "them so by data.class_map"
             )
-        if self.path is None or not Path(self.path).expanduser().is_dir():
-            raise ValueError(f"eval.{self.name}.path={self.path} is no folder: give that of its images")
+
+    @abstractmethod
+    def read(
+        self, folder: Path, class_names: tuple[str, ...]
+    ) -> tuple[ImageFiles, Sequence[int], Bool[Tensor, "L K"]]:
+        """The images, the classes that compete, and which of these are right for each label of the images."""
+
+    def for_model(
+        self, class_names: tuple[str, ...], make_loader: Callable[[ImageFiles], Loader]
+    ) -> ExtraSet:
+        """The set for a model of these classes; raises ValueError where it is not for them."""
+        self.check_classes(class_names)
+        folder = existing(self.name, self.path)
         try:
-            files, classes, right = self.read(Path(self.path).expanduser())
+            files, classes, right = self.read(folder, class_names)
         except ValueError as error:
             raise ValueError(f"eval.{self.name}: {error}") from error
         return ExtraSet(make_loader(files), torch.tensor(classes), right)
@@ -87,7 +105,9 @@ class NumberedFolders(ExtraImages):
     Source: B. Recht et al., arXiv:1902.10811.
     """
 
-    def read(self, folder: Path) -> tuple[ImageFiles, Sequence[int], Bool[Tensor, "L K"]]:
+    def read(
+        self, folder: Path, class_names: tuple[str, ...]
+    ) -> tuple[ImageFiles, Sequence[int], Bool[Tensor, "L K"]]:
         """The images; all classes compete, and the folder's number is the right one."""
         labels = {str(label): label for label in range(1000)}
         return _of_folders(folder, labels), range(1000), torch.eye(1000, dtype=torch.bool)
@@ -103,7 +123,9 @@ class NamedFolders(ExtraImages):
 
     subset: str | None
 
-    def read(self, folder: Path) -> tuple[ImageFiles, Sequence[int], Bool[Tensor, "L K"]]:
+    def read(
+        self, folder: Path, class_names: tuple[str, ...]
+    ) -> tuple[ImageFiles, Sequence[int], Bool[Tensor, "L K"]]:
         """The images; the class of the folder is the right one."""
         names = imagenet_classes()
         classes = range(1000) if self.subset is None else _subset(self.subset)
@@ -121,7 +143,9 @@ class ReassessedLabels(ExtraImages):
 
     labels: str | None
 
-    def read(self, folder: Path) -> tuple[ImageFiles, Sequence[int], Bool[Tensor, "L K"]]:
+    def read(
+        self, folder: Path, class_names: tuple[str, ...]
+    ) -> tuple[ImageFiles, Sequence[int], Bool[Tensor, "L K"]]:
         """The images in the order of their numbers, each labelled with its place."""
         paths = {path.name: path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS}
         names = sorted(paths)
@@ -142,6 +166,37 @@ class ReassessedLabels(ExtraImages):
             right[image, by_name[name]] = True
         samples = [(str(paths[name]), image) for image, name in enumerate(labelled)]
         return PathFiles.of(samples), range(1000), right
+
+
+@dataclass(frozen=True)
+class OwnFolders(ExtraImages):
+    """A folder for each class of the run, or for some of them, by the names that its data set gives them."""
+
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Any will do."""
+
+    def read(
+        self, folder: Path, class_names: tuple[str, ...]
+    ) -> tuple[ImageFiles, Sequence[int], Bool[Tensor, "L K"]]:
+        """The images; all classes compete, and that of the folder is the right one."""
+        known = {name: label for label, name in enumerate(class_names)}
+        found = class_folders(folder)
+        other = next((name for name in found if name not in known), None)
+        if other is not None:
+            raise ValueError(
+                f"{folder / other} is of no class of the run, which are {', '.join(class_names[:5])}"
+                + (f" and {len(class_names) - 5} more" if len(class_names) > 5 else "")
+                + ": rename or remove it"
+            )
+        files = open_folder(folder, {name: known[name] for name in found})
+        return files, range(len(known)), torch.eye(len(known), dtype=torch.bool)
+
+
+def existing(name: str, path: str | None) -> Path:
+    """The folder of a set; raises ValueError where there is none."""
+    if path is None or not Path(path).expanduser().is_dir():
+        raise ValueError(f"eval.{name}.path={path} is no folder: give that of its images")
+    return Path(path).expanduser()
 
 
 def imagenet_classes() -> tuple[str, ...]:

@@ -8,21 +8,23 @@ from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from routerbench.checks import check_count
+from routerbench.evaluations.figures.batches import COLUMNS, sensitivity_picture, sensitivity_rows
 from routerbench.evaluations.held import check_all_there, with_images_held
-from routerbench.evaluations.measurement import Asked, Measurement, Result
+from routerbench.evaluations.measurement import Asked, Measurement, Result, entry_name, kept_results
 from routerbench.evaluations.observation import observe
+from routerbench.evaluations.observed import FOLDER
 from routerbench.load import FinishedRun
 from routerbench.modes import Mode, changeable, evaluated_in
 from routerbench.moe.surgery import moe_layers
+from routerbench.report.figures.saved import save
 
 STUDY = "batches"
-MARKED_POINTS = 0.1  # a configuration that is more sensitive than that is marked
 
 Predictions = Int64[np.ndarray, "R N"]
 
 
 def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
-    """One for each group: those asked for, or the run's own and `image`, which is the remedy.
+    """One for each group: those asked for, or the run's own and `image`; at the end the picture of all.
 
     A dense model has no groups, and no measurement. Raises ValueError for fewer than two groupings, and for a
     group that the model cannot have.
@@ -38,6 +40,14 @@ def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
             pass
         name = " ".join([f"group={group}", *_beyond_usual(asked)])
         yield Measurement(STUDY, name, lambda mode=mode: sensitivity(held(), mode, asked))
+    _draw(run)
+
+
+def _draw(run: FinishedRun) -> None:
+    """Draw all that the record holds; raises UnwritableError."""
+    if results := kept_results(run, STUDY):
+        picture, rows = sensitivity_picture(results), sensitivity_rows(results)
+        save(run.folder / FOLDER, entry_name(run, STUDY).replace(" ", "_"), picture, COLUMNS, rows)
 
 
 def own_group(run: FinishedRun) -> str | int:
@@ -63,8 +73,7 @@ def compared(
     """Accuracies over R >= 2 random groupings and in the order of classes; how many predictions change.
 
     `sensitivity_points` is the larger of two: how far the accuracy in the order of classes is from the mean
-    over random groupings, and the standard deviation over these; in points, and compared with
-    `MARKED_POINTS`.
+    over random groupings, and the standard deviation over these; in points. More than 0.1 is marked.
     """
     top1 = (shuffled == labels).mean(1)
     top1_ordered = float((ordered == labels).mean())

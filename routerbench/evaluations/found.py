@@ -34,8 +34,12 @@ def _modes(study: Any) -> dict[str, Numbers]:
 
 
 def _numbers(result: Any) -> Numbers:
-    # Ten thousand records have their names in common.
-    return {sys.intern(name): float(value) for name, value in _mapping(result).items() if is_number(value)}
+    # Ten thousand records have their names in common, and a million numbers.
+    return {
+        sys.intern(name): float(value)
+        for name, value in _mapping(result).items()
+        if type(value) in (float, int) and abs(value) <= LARGEST
+    }
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -60,7 +60,7 @@ def _looked(run: FinishedRun, places: Int64[np.ndarray, "n"]) -> Iterator[Looked
 
 def _slots(
     run: FinishedRun, num_images: int
-) -> tuple[Float32[np.ndarray, "B"], Float32[np.ndarray, "B h w"]]:
+) -> tuple[Float32[np.ndarray, "B"], Float32[np.ndarray, "B side side"]]:
     """Slots of each image in all layers, and by patch the mean over layers."""
     prefix = int(getattr(run.model, "num_prefix_tokens", 0))  # class token and registers, of transformers
     layers = [layer.routing.plan for layer in moe_layers(run.model).values() if layer.routing is not None]
@@ -79,7 +79,7 @@ def _grid(slots: Float32[np.ndarray, "B T"], prefix: int) -> Float32[np.ndarray,
     return patches.reshape(len(patches), side, side)
 
 
-def _enlarged(grid: Float32[np.ndarray, "B h w"], side: int) -> Float32[np.ndarray, "B h w"]:
+def _enlarged(grid: Float32[np.ndarray, "B h w"], side: int) -> Float32[np.ndarray, "B side side"]:
     """The grid with so many rows and columns, each the nearest that it has."""
     nearest = np.arange(side) * grid.shape[1] // side
     return grid[:, nearest][:, :, nearest]

@@ -15,7 +15,7 @@ from routerbench.moe.layer import MoE
 from routerbench.moe.router import Router, Routing
 from routerbench.moe.surgery import moe_layers
 
-First = list[Int[Tensor, "tokens"]]
+First = list[Tensor]
 """The expert with the largest gate of every token, batch by batch."""
 EXPERT_AXES = {"scorer.weight": 0, "scorer.codes": 0, "bias": 0, "asked": 0, "phi": 1}
 

@@ -41,7 +41,7 @@ class Asked:
     others: tuple[FinishedRun, ...] = ()
     """The other runs that were named, for what takes two."""
     settings: DictConfig = field(default_factory=lambda: OmegaConf.create({}))
-    """What `eval` is in a configuration: further image sets, and the few-shot probe."""
+    """What `eval` is in a configuration: further image sets, and probes."""
 
 
 def entry_name(run: FinishedRun, mode: str) -> str:
@@ -52,7 +52,18 @@ def entry_name(run: FinishedRun, mode: str) -> str:
 
 def kept_results(run: FinishedRun, study: str) -> dict[str, Result]:
     """What the record holds now of a study with the weights of this run, by mode."""
-    kept = (own_record(run.folder) or {}).get("evaluations", {}).get(study, {})
+    kept = entries_of(run, study)
     of_weights = entry_name(run, "")
     names = {name: name.removeprefix(of_weights) for name in kept if name.startswith(of_weights)}
     return {mode: kept[name] for name, mode in names.items() if not mode.startswith("weights=")}
+
+
+def entries_of(run: FinishedRun, study: str) -> dict[str, Result]:
+    """What the record holds now of a study, by the names of entries; raises ValueError for a damaged one."""
+    kept = (own_record(run.folder) or {}).get("evaluations", {}).get(study, {})
+    if not isinstance(kept, dict) or not all(isinstance(entry, dict) for entry in kept.values()):
+        raise ValueError(
+            f"path={run.folder} has a record.json whose evaluations are not results by study and mode: take "
+            "them out of it, and they are measured again"
+        )
+    return kept

@@ -108,7 +108,7 @@ class Scene:
         return {name: mean.value() for name, mean in means.items()}
 
     def partner(self, layer: str) -> str | None:
-        """The next MoE layer, after the last the first, whose router has the same shapes; None without any."""
+        """The next MoE layer, after the last the first, with a router of the same shapes, if any."""
         names = list(self.layers)
         place = names.index(layer)
         own = _shapes(self.layers[layer].router)
@@ -174,9 +174,7 @@ def impossible(scene: Scene, others: list[Other]) -> dict[str, str]:
     if not any(scene.partner(name) for name in scene.layers):
         reasons["other_layer"] = "no other layer has a router of the same shape"
     if not others:
-        reasons |= dict.fromkeys(
-            OF_ANOTHER_RUN, "no run of the same configuration with another seed is named"
-        )
+        reasons |= dict.fromkeys(OF_ANOTHER_RUN, "name a run of the same configuration and another seed too")
     return reasons
 
 
@@ -195,16 +193,12 @@ def standing_in(scene: Scene, name: str, layers: list[str], other: Other | None)
     elif other is None:
         yield {layer: rescored(scene.layers[layer].router, _change(scene, name, layer)) for layer in layers}
     elif name in ("other_seed", "other_seed_matched"):
-        matches = other.on_own_tokens if name.endswith("matched") else None
-        yield {layer: _of_other(other, matches, layer) for layer in layers}
+        matches = other.on_own_tokens if name.endswith("matched") else {}
+        yield {layer: _of_other(other, matches.get(layer), layer) for layer in layers}
     else:
         with _scores_of(other) as kept:
-            matches = other.in_its_model if name.endswith("matched") else None
-            routers = {layer: _of_other(other, matches, layer) for layer in layers}
-            yield {
-                layer: rescored(router, partial(_kept_scores, kept[layer], matches and matches[layer]))
-                for layer, router in routers.items()
-            }
+            matches = other.in_its_model if name.endswith("matched") else {}
+            yield {layer: _of_its_scores(other, matches.get(layer), layer, kept[layer]) for layer in layers}
 
 
 def _control(scene: Scene, name: str, layer: str) -> Router:
@@ -249,9 +243,13 @@ def _change(scene: Scene, name: str, layer: str) -> Callable[[Tensor], Tensor]:
     return OfImageBefore(scene.tokens_per_image(layer))
 
 
-def _of_other(other: Other, matches: Mapping[str, NDArray[np.int64]] | None, layer: str) -> Router:
+def _of_other(other: Other, match: NDArray[np.int64] | None, layer: str) -> Router:
     router = other.layers[layer].router
-    return router if matches is None else reordered(router, matches[layer])
+    return router if match is None else reordered(router, match)
+
+
+def _of_its_scores(other: Other, match: NDArray[np.int64] | None, layer: str, kept: Kept) -> Router:
+    return rescored(_of_other(other, match, layer), partial(_kept_scores, kept, match))
 
 
 @contextmanager

@@ -7,7 +7,9 @@ from jaxtyping import Bool
 
 from routerbench.checks import check_one_of
 from routerbench.costs import ExecutedFlops
-from routerbench.evaluations.measurement import Asked, Measurement, Result
+from routerbench.evaluations.figures.routers import COLUMNS, replacement_picture, replacement_rows
+from routerbench.evaluations.measurement import Asked, Measurement, Result, entry_name, kept_results
+from routerbench.evaluations.observed import FOLDER
 from routerbench.evaluations.replacements import (
     NAMES,
     OF_ANOTHER_RUN,
@@ -24,6 +26,7 @@ from routerbench.evaluations.rescored import Rescored, replaced
 from routerbench.identity import group_id
 from routerbench.load import FinishedRun
 from routerbench.moe.surgery import moe_layers
+from routerbench.report.figures.saved import save
 from routerbench.stats import t_interval
 
 STUDY = "routers"
@@ -32,6 +35,8 @@ CONFIDENCE = 0.95
 
 def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
     """One for each replacement of all MoE layers at once, and of each layer alone where there are several.
+
+    At the end the picture of all that the record then holds.
 
     Without names it is all that are possible. Raises ValueError for one that is unknown or not for this run.
     """
@@ -52,6 +57,14 @@ def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
     for name in asked.replacements or [name for name in NAMES if name not in reasons]:
         for other in others if name in OF_ANOTHER_RUN else [None]:
             yield from _of_layers(scene, name, other)
+    _draw(run)
+
+
+def _draw(run: FinishedRun) -> None:
+    """Draw all that the record holds; raises UnwritableError."""
+    if results := kept_results(run, STUDY):
+        picture, rows = replacement_picture(results), replacement_rows(results)
+        save(run.folder / FOLDER, entry_name(run, STUDY).replace(" ", "_"), picture, COLUMNS, rows)
 
 
 def lost(

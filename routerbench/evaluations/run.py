@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from routerbench.evaluations.measurement import Asked, Measurement, Result, entry_name
+from routerbench.evaluations.measurement import Asked, Measurement, Result, entries_of, entry_name
 from routerbench.load import FinishedRun
 from routerbench.provenance import provenance
-from routerbench.records import keep_evaluation, own_record
+from routerbench.records import keep_evaluation
 
 METHOD = 1  # of all measurements; one that the record has of an earlier method is taken again
 
@@ -56,8 +56,7 @@ def measurements_of(study: str) -> Callable[[FinishedRun, Asked], Iterator[Measu
 
 def _standing(run: FinishedRun, study: str, mode: str) -> Result | None:
     """What the record has of a mode now, which another process may have measured meanwhile."""
-    record = own_record(run.folder) or {}
-    entry = record.get("evaluations", {}).get(study, {}).get(mode)
+    entry = entries_of(run, study).get(mode)
     return entry if entry is not None and entry.get("origin", {}).get("method", 0) >= METHOD else None
 
 

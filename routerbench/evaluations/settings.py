@@ -1,4 +1,4 @@
-"""The settings that an evaluation may add: further image sets, and the few-shot probe."""
+"""The settings that an evaluation may add: further image sets, and probes."""
 
 from collections.abc import Sequence
 

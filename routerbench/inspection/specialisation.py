@@ -53,7 +53,7 @@ def by_class(
 def by_position(layer: LayerSeen, permutations: int, random: np.random.Generator) -> Explained:
     """What the place of a patch in its image says of its expert."""
     experts = patches(layer)
-    places = np.broadcast_to(np.arange(experts.shape[1]), experts.shape)
+    places = np.broadcast_to(np.arange(experts.shape[1], dtype=np.int32), experts.shape)
     return _by_patch(layer, places, experts, experts.shape[1], layer.num_experts, permutations, random)
 
 
@@ -92,13 +92,13 @@ def moved(values: Tokens, grid: tuple[int, int], times: int, random: np.random.G
     them one by one would take this for a meaning of their places.
     """
     rows, columns = grid
-    place = np.arange(rows * columns).reshape(grid)
-    anywhere = np.stack(
-        [np.roll(place, (down, right), (0, 1)).ravel() for down in range(rows) for right in range(columns)]
-    )
+    images = values.reshape(-1, rows, columns)
+    every = np.arange(len(images))[:, None, None]
     for _ in range(times):
-        move = random.integers(len(anywhere), size=len(values))
-        yield np.take_along_axis(values, anywhere[move], axis=1)
+        down, right = (random.integers(size, size=(len(images), 1)) for size in grid)
+        from_row = (np.arange(rows) + down) % rows
+        from_column = (np.arange(columns) + right) % columns
+        yield images[every, from_row[:, :, None], from_column[:, None, :]].reshape(values.shape)
 
 
 def met(one: Tokens, other: Tokens, num_one: int, num_other: int) -> Int[np.ndarray, "X E"]:

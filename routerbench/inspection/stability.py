@@ -13,7 +13,7 @@ from routerbench.checkpoint import kept_steps, read_weights_into
 from routerbench.evaluate import predictions
 from routerbench.inspection.routing_of import by_image
 from routerbench.inspection.seen import LayerSeen, Seen
-from routerbench.inspection.specialisation import Tokens, met, moved
+from routerbench.inspection.specialisation import Tokens, met, moved, patches
 from routerbench.load import FinishedRun
 from routerbench.moe.surgery import moe_layers
 from routerbench.stats.information import Table, entropy, mutual_information
@@ -22,12 +22,12 @@ from routerbench.stats.information import Table, entropy, mutual_information
 def over_seeds(seen: Sequence[Seen], permutations: int = 20, seed: int = 0) -> dict[str, float]:
     """How alike runs of one configuration route, as numbers by name: the mean over pairs of runs.
 
-    Patches are compared by the expert to which they lean most. For each layer `<layer>/agreement` is the
-    fraction of patches with the same expert, once the experts of the two runs are paired so that it is
-    largest; `_null_image` and `_null_position` are the same where the patches of an image, or the images, of
-    one run are exchanged. `<layer>/adjusted_information` is the adjusted mutual information of both
-    partitions: 0 by chance, 1 for the same. Without the layer: the mean over layers. Raises ValueError for
-    fewer than two runs, and for runs of other images or layers.
+    Patches that both runs serve are compared by their expert. `<layer>/agreement` is the fraction of them
+    with the same expert, once the experts of the two runs are paired so that it is largest;
+    `<layer>/agreement_null` is what images alone, or places alone, would give, whichever is more: the same
+    with the patches of each image, or the images, of one run exchanged. `<layer>/adjusted_information` is the
+    adjusted mutual information of both partitions: 0 by chance, 1 for the same. Without the layer: the mean
+    over layers. Raises ValueError for fewer than two runs, and for runs of other images or layers.
     """
     _check_alike(seen)
     random = np.random.default_rng(seed)
@@ -62,14 +62,14 @@ def adjusted_information(together: Table) -> float:
 def over_training(run: FinishedRun, seen: Seen) -> dict[int, dict[str, float]]:
     """For each checkpoint that the run has kept, by step: what part of a layer's tokens lean as at the end.
 
-    To one expert, that with their largest gate. `seen` is what was seen of the run, in the mode in which it is now. Empty where no checkpoint was kept.
-    Raises ValueError for one that is damaged or of another model.
+    To lean to an expert is to have the largest gate for it. `seen` is what was seen of the run, in the mode
+    in which it is now. Empty where no checkpoint was kept. Raises ValueError for one that is damaged or of
+    another model.
     """
-    kind = str(run.record.get("evaluation", {}).get("weights", "raw"))
     model = copy.deepcopy(run.model)
     found = {}
     for step, folder in kept_steps(run.folder).items():
-        read_weights_into(model, folder, kind)
+        read_weights_into(model, folder, run.weights)
         first = _first_choices(run, model)
         found[step] = {layer.name: float(np.mean(first[layer.name] == layer.first)) for layer in seen.layers}
     return found
@@ -88,23 +88,26 @@ def _first_choices(run: FinishedRun, model: torch.nn.Module) -> dict[str, Tokens
 def _of_pair(
     one: LayerSeen, other: LayerSeen, permutations: int, random: np.random.Generator
 ) -> dict[str, float]:
-    first, second = (layer.first[:, layer.num_prefix :] for layer in (one, other))
+    first, second = patches(one), patches(other)
 
     def together(exchanged: Tokens) -> Table:
         return met(exchanged, second, one.num_experts, other.num_experts)
 
     within_images = moved(first, one.grid, permutations, random)
     within_positions = (first[random.permutation(len(first))] for _ in range(permutations))
+    by_chance = [
+        np.mean([_agreement(together(exchanged)) for exchanged in nulls])
+        for nulls in (within_images, within_positions)
+    ]
     return {
         "agreement": _agreement(together(first)),
-        "agreement_null_image": float(np.mean([_agreement(together(null)) for null in within_images])),
-        "agreement_null_position": float(np.mean([_agreement(together(null)) for null in within_positions])),
+        "agreement_null": float(max(by_chance)),
         "adjusted_information": adjusted_information(together(first)),
     }
 
 
 def _agreement(together: Table) -> float:
-    return float(together[np.arange(len(together)), matched(together)].sum() / together.sum())
+    return float(together[np.arange(len(together)), matched(together)].sum() / max(together.sum(), 1))
 
 
 def _mean(of_pairs: Sequence[dict[str, float]], name: str) -> float:

@@ -1,7 +1,7 @@
 """From a configuration to its data: the batches of a run, and what else a model is evaluated on."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -12,16 +12,18 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from routerbench.checks import check_one_of
-from routerbench.data.extra import ExtraImages, ExtraSet
+from routerbench.data.extra import ExtraImages, ExtraSet, ImageSets
 from routerbench.data.loaders import Batch, Decoding, Loader, test_loader, train_loader
 from routerbench.data.orders import ALONE, Share
 from routerbench.data.pixels import CentreCrop
 from routerbench.data.sources import Dataset, Source, labels_of, select
 from routerbench.data.splits import Part, chosen, places_of
-from routerbench.fewshot import Probe
+
+# Whose nodes in `eval` describe images; others there are probes.
+OF_IMAGES = ("routerbench.data.extra.", "routerbench.data.corruptions.")
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,6 @@ class Data:
 
 
 @dataclass(frozen=True)
-class FewShot:
-    """What the few-shot evaluation of a run is made on."""
-
-    probe: Probe
-    labels: NDArray[np.int64]
-    """Of the images from which the support is drawn."""
-    load: Callable[[NDArray[np.int64]], Iterator[Batch]]
-    """From places among these to batches of their images, as in an evaluation."""
-    test: Loader
-
-
-@dataclass(frozen=True)
 class TestSet:
     """The images that a run was tested on."""
 
@@ -92,20 +82,20 @@ class TestSet:
 def load_test(config: DictConfig) -> TestSet:
     """Read the test set of a configuration; raises ValueError for what is missing or does not fit."""
     source: Source = made("data.source", config.data.source)
-    return TestSet(source.test, source.class_names, _of_batches(config, ALONE))
+    return TestSet(source.test, source.class_names, of_batches(config, ALONE))
 
 
 def load_data(config: DictConfig, share: Share = ALONE) -> Data:
     """Read the data set and lay out its batches; raises ValueError for what is missing or does not fit."""
     augment = made("augment", config.augment)
     source: Source = made("data.source", config.data.source)
-    training, held_out = _training_and_held_out(source.train, config.data)
-    of_batches = _of_batches(config, share)
-    train = train_loader(training, augment=augment, seed=config.seed, **of_batches)
+    training, held_out = training_and_held_out(source.train, config.data)
+    common = of_batches(config, share)
+    train = train_loader(training, augment=augment, seed=config.seed, **common)
     return Data(
         train,
-        test_loader(source.test, **of_batches),
-        test_loader(held_out, **of_batches) if held_out else None,
+        test_loader(source.test, **common),
+        test_loader(held_out, **common) if held_out else None,
         source.class_names,
     )
 
@@ -115,48 +105,21 @@ def load_extra(config: DictConfig, class_names: tuple[str, ...], share: Share = 
 
     Raises ValueError where one is missing or a model of these classes cannot be asked about it.
     """
-    extra = {}
-    for name, node in config.eval.items():
-        if str(node.get("_target_", "")).startswith("routerbench.data.extra."):
-            images: ExtraImages = made(f"eval.{name}", node)
-            extra[name] = images.for_model(class_names, partial(test_loader, **_of_batches(config, share)))
-    return extra
+    make_loader = partial(test_loader, **of_batches(config, share))
+    return {
+        name: images.for_model(class_names, make_loader)
+        for name, images in described_sets(config.eval).items()
+    }
 
 
-def load_fewshot(config: DictConfig, data: Data) -> FewShot | None:
-    """The few-shot evaluation, None where it is not asked for; raises ValueError where it cannot be made."""
-    if "fewshot" not in config.eval:
-        return None
-    settings: Any = OmegaConf.to_container(config.eval.fewshot, resolve=True)
-    settings.pop("data", None)
-    try:
-        probe = Probe(**settings)
-    except TypeError as error:
-        raise ValueError(f"eval.fewshot cannot be built: {error}") from error
-    described = config.copy()
-    described.data = config.eval.fewshot.get("data", config.data)
-    if described.data.get("on_corrupt") == "skip":
-        raise ValueError(
-            "data.on_corrupt=skip leaves images out, and eval.fewshot draws its own beforehand: say error"
-        )
-    if described.data.image_size != config.data.image_size:
-        raise ValueError(
-            f"eval.fewshot.data.image_size={described.data.image_size} is not that of the model: give "
-            f"{config.data.image_size}"
-        )
-    if "data" in config.eval.fewshot:
-        source: Source = made("eval.fewshot.data.source", described.data.source)
-        pool, test = _training_and_held_out(source.train, described.data)[0], source.test
-    else:
-        pool, test = data.train.dataset, data.test.dataset
-    of_batches, labels = _of_batches(described, ALONE), labels_of(pool)
-    probe.draws(labels)  # refuses classes that are too small
-    return FewShot(
-        probe,
-        labels,
-        lambda places: test_loader(select(pool, torch.from_numpy(places)), **of_batches).epoch(0),
-        test_loader(test, **of_batches),
-    )
+def described_sets(evaluations: DictConfig) -> dict[str, ExtraImages]:
+    """The further image sets of an `eval` node by name; raises ValueError for what cannot be built."""
+    described: dict[str, ExtraImages] = {}
+    for name, node in evaluations.items():
+        if str(node.get("_target_", "")).startswith(OF_IMAGES):
+            sets: ImageSets = made(f"eval.{name}", node)
+            described |= {f"{name}{part}": images for part, images in sets.parts().items()}
+    return described
 
 
 def num_workers() -> int:
@@ -182,7 +145,7 @@ def made(name: str, config: DictConfig) -> Any:
         raise
 
 
-def _training_and_held_out(dataset: Dataset, data: DictConfig) -> tuple[Dataset, Dataset | None]:
+def training_and_held_out(dataset: Dataset, data: DictConfig) -> tuple[Dataset, Dataset | None]:
     """The images to train on, and those of the minival, if there is to be one."""
     train = Part.parse("data.train_split", data.train_split)
     if train.name != "train" and "train_split" not in data.source:
@@ -196,7 +159,7 @@ def _training_and_held_out(dataset: Dataset, data: DictConfig) -> tuple[Dataset,
     )
 
 
-def _of_batches(config: DictConfig, share: Share) -> dict[str, Any]:
+def of_batches(config: DictConfig, share: Share) -> dict[str, Any]:
     """What the batches of all sets have in common."""
     data, runtime = config.data, config.runtime
     # A data set in memory has nothing to decode, and no settings for it.

@@ -46,8 +46,8 @@ def verify(config: DictConfig) -> None:
         )
     _check_images_fit(backbone, config.model.name, config.data.image_size)
     optimizer_and_scheduler(backbone, config.optim, config.epochs, MANY_STEPS)
-    if "fewshot" in config.eval:
-        check_features(backbone, config.model.name, config.data.image_size)
+    for probe in {"fewshot", "linear_probe"} & set(config.eval):
+        check_features(backbone, config.model.name, config.data.image_size, probe)
     if config.runtime.activation_checkpointing:
         checkpoint_activations(backbone, config.model.name)
     if not is_dense(config) and not mlp_blocks(backbone):

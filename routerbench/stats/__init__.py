@@ -14,7 +14,7 @@ from routerbench.stats.contrasts import Effect, effect_over_cells, holm_levels
 from routerbench.stats.crossed import crossed_interval
 from routerbench.stats.curves import scores_at
 from routerbench.stats.frontier import frontier_shares, on_frontier
-from routerbench.stats.intervals import Estimate, paired_difference, t_interval
+from routerbench.stats.intervals import Estimate, paired_difference, proportion_interval, t_interval
 from routerbench.stats.many_cells import (
     average_ranks,
     critical_difference,
@@ -61,6 +61,7 @@ __all__ = [
     "place_interval",
     "places",
     "probability_of_improvement",
+    "proportion_interval",
     "rank_correlation",
     "relabelled",
     "scores_at",

@@ -37,6 +37,7 @@ def check_parts(sweep: Sweep, cells: Sequence[Cell]) -> None:
                 parts.check_schedule(cell.config, len(data.train))
                 parts.load_extra(cell.config, data.class_names)
                 parts.load_fewshot(cell.config, data)
+                parts.load_linear_probe(cell.config, data)
         for cell in _first_of_each(of_data, lambda cell: str(cell.settings["model"])):
             with _named(sweep, cell):
                 parts.load_weights(cell.config, data.num_classes)

@@ -7,11 +7,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from routerbench.evaluations.found import evaluations_of, number_at
 from routerbench.records import SCHEMA
 
 RECORD, DIGEST = "record", "record_sha256"
 # Of single layers; the averages over layers have all metrics.
 OF_LAYERS = ("load_cv", "demand_cv", "dead_expert_fraction", "dropped_fraction", "entropy")
+
+# Of what was found after training, by the names that it has in W&B: study, mode and name in the record. The
+# record keeps the rest.
+HEADLINES = {
+    "eval/dropless_top1": ("capacity", "dropless=true", "top1"),
+    "eval/ece": ("capacity", "trained", "ece"),
+    "eval/random_router_lost_points": ("routers", "random", "top1_lost_points"),
+    "eval/class_nmi": ("inspect", "trained", "class"),
+    "eval/position_nmi": ("inspect", "trained", "position"),
+    "eval/next_layer_nmi": ("inspect", "trained", "next_layer"),
+}
+OF_OWN_GROUP = ("sensitivity_points", "changed_fraction")
+OF_COMPUTE = ("slots_right_minus_wrong", "spearman_confidence")
 
 
 def log_rows(run: Any, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -62,7 +76,22 @@ def summary_of(record: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: part for name, part in record.items() if name != "config"}
     costs = {f"cost/{name}": cost for name, cost in (record.get("cost") or {}).items()}
     metrics = bounded(record.get("metrics") or {})
-    return {**metrics, **costs, "status": record["status"], RECORD: json.dumps({"schema": SCHEMA, **rest})}
+    found = {**metrics, **costs, **headlines(record)}
+    return {**found, "status": record["status"], RECORD: json.dumps({"schema": SCHEMA, **rest})}
+
+
+def headlines(record: Mapping[str, Any]) -> dict[str, float]:
+    """A few numbers of what was found after training, as many however many modes and image sets there are."""
+    found = evaluations_of(record)
+    group = f"group={record['config'].get('group')}"
+    compute = next(iter(found.get("compute", {})), "")
+    places = {
+        **HEADLINES,
+        **{f"eval/{name}": ("batches", group, name) for name in OF_OWN_GROUP},
+        **{f"eval/{name}": ("compute", compute, name) for name in OF_COMPUTE},
+    }
+    numbers = {name: number_at(found, *place) for name, place in places.items()}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def layer_table(record: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:

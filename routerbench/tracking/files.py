@@ -5,21 +5,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from routerbench.tracking.content import DIGEST, digest_of, layer_table, summary_of
+from routerbench.tracking.content import DIGEST, layer_table, summary_of
 
 FILES = ("config.yaml", "metrics.jsonl", "record.json")
 LONGEST_NAME = 128
 WAIT_SECONDS = 120
 
 
-def publish(run: Any, folder: Path, record: dict[str, Any]) -> None:
+def publish(run: Any, folder: Path, record: dict[str, Any], digest: str | None) -> None:
     """Put a run that is over into its W&B run: its files, and then its record with the digest of it.
 
-    The digest says that all the rest is there. Raises what W&B raises.
+    The digest says that all the rest is there; it is of a file that was read no later than the record, so
+    that what an evaluation adds meanwhile is sent the next time. Raises what W&B raises.
     """
     with tempfile.TemporaryDirectory() as scratch:
         run.log_artifact(_artifact(folder, record, Path(scratch))).wait(WAIT_SECONDS)
-    run.summary.update({**summary_of(record), DIGEST: digest_of(folder)})
+    run.summary.update({**summary_of(record), DIGEST: digest})
 
 
 def _artifact(folder: Path, record: dict[str, Any], scratch: Path) -> Any:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from routerbench.tracking.content import log_rows, rows_of, summary_of
+from routerbench.tracking.content import digest_of, log_rows, rows_of, summary_of
 from routerbench.tracking.files import publish
 from routerbench.tracking.start import start
 
@@ -81,12 +81,16 @@ def mirror(folder: Path, run_id: str, group: str, settings: dict[str, Any], mode
     """
     begin = partial(start, folder, run_id, group, settings, mode)
     mirrored = Mirror(
-        folder, None if mode == "disabled" else begin, publish if mode == "online" else _summarise
+        folder, None if mode == "disabled" else begin, _publish if mode == "online" else _summarise
     )
     try:
         yield mirrored
     finally:
         mirrored.finish()
+
+
+def _publish(run: Any, folder: Path, record: dict[str, Any]) -> None:
+    publish(run, folder, record, digest_of(folder))
 
 
 def _summarise(run: Any, folder: Path, record: dict[str, Any]) -> None:

@@ -137,7 +137,7 @@ def _send(project: Project, over: Over) -> None:
         run = start(Path(scratch), over.run_id, group_id(settings), settings, "online", *where)
         try:
             log_rows(run, rows_of(over.folder))
-            publish(run, over.folder, record)
+            publish(run, over.folder, record, over.digest)
         finally:
             run.finish()
 

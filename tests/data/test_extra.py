@@ -16,6 +16,7 @@ from routerbench.data import loaders
 from routerbench.data.extra import (
     ExtraImages,
     ExtraSet,
+    ImageSets,
     NamedFolders,
     NumberedFolders,
     ReassessedLabels,
@@ -186,5 +187,5 @@ def test_every_file_says_where_it_stands_and_whence_it_is(path: Path) -> None:
     assert package == f"# @package eval.{path.stem}"
     assert "arXiv:" in source
     images = instantiate(OmegaConf.load(path))
-    assert isinstance(images, ExtraImages)
+    assert isinstance(images, ImageSets)
     assert (images.name, images.path) == (path.stem, None)

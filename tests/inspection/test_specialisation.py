@@ -61,15 +61,21 @@ def test_an_expert_for_each_position_is_one() -> None:
 
 
 def test_random_routing_is_nothing() -> None:
-    labels = np.arange(300) % 4
-    expert, other = RANDOM.integers(8, size=(2, 300, NUM_PATCHES))
-    for found in (
-        by_class(layer(expert, 8), labels, 4, 100, RANDOM),
-        by_position(layer(expert, 8), 100, RANDOM),
-        by_layer(layer(expert, 8), layer(other, 8), 100, RANDOM),
-    ):
-        assert found.low <= 0 <= found.high
-        assert found.p > 0.01
+    labels = np.arange(100) % 4
+    held, by_chance = [], []
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        expert, other = random.integers(8, size=(2, 100, NUM_PATCHES))
+        for found in (
+            by_class(layer(expert, 8), labels, 4, 50, random),
+            by_position(layer(expert, 8), 50, random),
+            by_layer(layer(expert, 8), layer(other, 8), 50, random),
+        ):
+            held.append(found.low <= 0 <= found.high)
+            by_chance.append(found.p <= 0.05)
+    # Of 60 intervals of 95 % there are 57 and three standard deviations of 1.7, of 60 tests at 0.05 the rest.
+    assert sum(held) >= 52
+    assert sum(by_chance) <= 8
 
 
 def test_neighbours_that_are_alike_are_no_meaning_of_places() -> None:
@@ -81,17 +87,18 @@ def test_neighbours_that_are_alike_are_no_meaning_of_places() -> None:
         maps = [np.roll(halves, random.integers(4), 1).ravel() ^ random.integers(2) for _ in range(60)]
         return by_position(layer(np.stack(maps), 2), 99, random).p
 
-    assert np.mean([p(seed) <= 0.05 for seed in range(100)]) <= 0.11  # 3 standard deviations above 0.05
+    assert np.mean([p(seed) <= 0.05 for seed in range(60)]) <= 0.13  # 3 standard deviations above 0.05
 
 
 def test_the_same_expert_in_the_next_layer_is_one() -> None:
-    expert = RANDOM.integers(4, size=(200, NUM_PATCHES))
+    random = np.random.default_rng(0)
+    expert = random.integers(4, size=(200, NUM_PATCHES))
     renamed = np.array([2, 0, 3, 1])[expert]
-    assert by_layer(layer(expert, 4), layer(renamed, 4), 50, RANDOM).share == pytest.approx(1)
+    assert by_layer(layer(expert, 4), layer(renamed, 4), 50, random).share == pytest.approx(1)
     # That an image has two experts alone, and the next layer its own two, does not tie its patches.
-    pair = 2 * RANDOM.integers(2, size=(200, 1))
-    one, other = pair + RANDOM.integers(2, size=(2, 200, NUM_PATCHES))
-    found = by_layer(layer(one, 4), layer(other, 4), 100, RANDOM)
+    pair = 2 * random.integers(2, size=(200, 1))
+    one, other = pair + random.integers(2, size=(2, 200, NUM_PATCHES))
+    found = by_layer(layer(one, 4), layer(other, 4), 100, random)
     assert found.low <= 0 <= found.high
     assert found.null > 0.4
 

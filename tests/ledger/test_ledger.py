@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,17 @@ def test_no_record_is_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     first = read_ledger(tmp_path)
     monkeypatch.setattr(ledger, "own_record", never)
     assert read_ledger(tmp_path) == first
+
+
+def test_evaluations_change_no_entry_but_for_the_disk(tmp_path: Path) -> None:
+    folder = put(tmp_path, "a")
+    (before,) = read_ledger(tmp_path).entries.values()
+    record = records.own_record(folder)
+    assert record is not None
+    records.keep_evaluation(folder, record, "capacity", "dropless=true", {"top1": 0.75})
+    (after,) = read_ledger(tmp_path).entries.values()
+    assert replace(after, disk_bytes=0) == replace(before, disk_bytes=0)
+    assert "evaluations" not in (tmp_path / "index.json").read_text()
 
 
 @pytest.mark.parametrize("spoil", [None, "", "{", "[]", "null", '{"version": 1}', b"\xff", "[" * 100_000])

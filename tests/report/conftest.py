@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 WriteRun = Callable[..., Path]
 Boards = Callable[..., "list[Board]"]
+Evaluate = Callable[[Path, Any], None]
 PageOf = Callable[[Path], str]
 
 BASE: dict[str, Any] = {
@@ -100,6 +101,18 @@ def write_run(results: Path) -> WriteRun:
         return path
 
     return write
+
+
+@pytest.fixture
+def evaluate() -> Evaluate:
+    """A function that puts evaluations, {study: {mode: numbers}}, into a record beside those that it has."""
+
+    def evaluate(path: Path, evaluations: Any) -> None:
+        record = json.loads(path.read_text())
+        record["evaluations"] = {**record.get("evaluations", {}), **evaluations}
+        path.write_text(json.dumps(record))
+
+    return evaluate
 
 
 def _metrics(top1: float, dense: bool) -> dict[str, float]:

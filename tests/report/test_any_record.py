@@ -17,6 +17,15 @@ from routerbench.report import Options, write_report
 
 WriteRun = Callable[..., Path]
 POCKET = Path(__file__).parents[2] / "results" / "pocket" / "runs"
+EVALUATIONS = {
+    "capacity": {
+        name: {"top1": 0.5, "executed_flops_per_image": 1e7}
+        for name in ("trained", "capacity_factor=0.5 batch_priority=true", "dropless=true")
+    },
+    "batches": {"group=image": {"sensitivity_points": 0.5}},
+    "routers": {"random": {"top1_lost_points": 12.5}, "random blocks.5": {"top1_lost_points": 1.5}},
+    "inspect": {"trained": {"class": 0.25, "position": 0.125, "blocks.5/class": 0.5}},
+}
 RECORDS = [json.loads(path.read_text()) for path in sorted(POCKET.glob("*-s[01]-*/record.json"))[:6]]
 
 LEAVES = st.one_of(
@@ -124,6 +133,21 @@ def test_a_record_that_is_half_written(cut: int) -> None:
 @given(content=st.binary(max_size=40))
 def test_any_bytes(content: bytes) -> None:
     assert report_on([content, json.dumps(RECORDS[1])])
+
+
+@settings(max_examples=20)
+@given(place=st.sampled_from(paths_in(EVALUATIONS)), value=VALUES, mode=st.text(max_size=12))
+def test_any_value_and_any_mode_in_evaluations(place: tuple[str, ...], value: Any, mode: str) -> None:
+    evaluations = changed(EVALUATIONS, place, value)
+    named = {study: {mode: {mode: value, "top1": 0.5}, "trained": {"top1": 0.5}} for study in EVALUATIONS}
+    contents = [{**RECORDS[0], "evaluations": found} for found in (evaluations, named)]
+    assert report_on([json.dumps(content) for content in contents])
+
+
+@settings(max_examples=10)
+@given(evaluations=VALUES)
+def test_evaluations_of_any_form(evaluations: Any) -> None:
+    assert report_on([json.dumps({**RECORDS[0], "evaluations": evaluations})])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from routerbench.stats import Estimate, paired_difference, t_interval
+from routerbench.stats import Estimate, paired_difference, proportion_interval, t_interval
 
 
 def test_t_interval_by_hand() -> None:
@@ -62,3 +62,9 @@ def test_seeds_of_equal_difficulty_cancel() -> None:
     # The seeds vary by tenths, the difference between the two sides does not at all.
     difference = paired_difference({0: 1.25, 1: 2.25, 2: 3.25}, {0: 1.0, 1: 2.0, 2: 3.0}, 0.95)
     assert difference == Estimate(0.25, 0.25, 0.25, 3)
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 5), (3, 7), (950, 1000), (1, 1)])
+def test_the_interval_of_a_share_is_wilson_s(count: int, n: int) -> None:
+    expected = stats.binomtest(count, n).proportion_ci(0.95, method="wilson")
+    assert proportion_interval(count, n, 0.95) == pytest.approx((expected.low, expected.high), abs=1e-12)

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from routerbench.tracking.content import bounded, digest_of, layer_table, rows_of, summary_of
+import pytest
+
+from routerbench.tracking.content import bounded, digest_of, headlines, layer_table, rows_of, summary_of
 
 LAYERS = {
     f"routing/{layer}/{metric}": value
@@ -64,6 +66,52 @@ def test_the_summary_has_the_whole_record_but_for_its_settings() -> None:
         "cost/peak_memory_gib": None,
         "status": "done",
     }
+
+
+EVALUATIONS: dict[str, Any] = {
+    "capacity": {
+        "trained": {"top1": 0.5, "ece": 0.03},
+        "capacity_factor=0.5": {"top1": 0.4, "ece": 0.04},
+        "dropless=true": {"top1": 0.52, "ece": 0.02},
+    },
+    "batches": {
+        "group=image": {"sensitivity_points": 0.0},
+        "group=8": {"sensitivity_points": 0.25, "changed_fraction": 0.125},
+    },
+    "routers": {"random": {"top1_lost_points": 12.5}, "random blocks.5": {"top1_lost_points": 3.0}},
+    "compute": {"capacity_factor=0.5 batch_priority=true": {"slots_right_minus_wrong": 2.5}},
+    "inspect": {"trained": {"class": 0.25, "position": 0.125, "blocks.5/class": 0.5}},
+    "images": {"imagenet_v2": {"top1": 0.25}},
+}
+
+
+def test_the_summary_has_a_headline_of_each_study_and_all_of_it_in_the_record() -> None:
+    record = {**RECORD, "config": {"seed": 0, "group": 8}, "evaluations": EVALUATIONS}
+    summary = summary_of(record)
+    assert {name: summary[name] for name in summary if name.startswith("eval/")} == {
+        "eval/dropless_top1": 0.52,
+        "eval/ece": 0.03,
+        "eval/random_router_lost_points": 12.5,
+        "eval/class_nmi": 0.25,
+        "eval/position_nmi": 0.125,
+        "eval/sensitivity_points": 0.25,
+        "eval/changed_fraction": 0.125,
+        "eval/slots_right_minus_wrong": 2.5,
+    }
+    assert json.loads(summary["record"])["evaluations"] == EVALUATIONS
+
+
+def test_the_headlines_are_no_more_with_more_modes() -> None:
+    many = {f"capacity_factor={number}": {"top1": 0.5} for number in range(100)}
+    record = {**RECORD, "evaluations": {**EVALUATIONS, "capacity": {**EVALUATIONS["capacity"], **many}}}
+    assert headlines(record).keys() == headlines({**RECORD, "evaluations": EVALUATIONS}).keys()
+
+
+@pytest.mark.parametrize(
+    "damaged", [None, 7, [], {"capacity": 1}, {"capacity": {"trained": {"ece": "high"}}}]
+)
+def test_evaluations_of_another_form_have_no_headline(damaged: Any) -> None:
+    assert headlines({**RECORD, "evaluations": damaged}) == {}
 
 
 def test_the_table_has_a_row_for_each_layer_in_the_order_of_the_model() -> None:

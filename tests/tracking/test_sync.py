@@ -14,7 +14,7 @@ import wandb
 
 from routerbench import cli
 from routerbench.identity import group_id
-from routerbench.records import append_row, write_maps, write_record
+from routerbench.records import append_row, keep_evaluation, own_record, write_maps, write_record
 from routerbench.report.runs.wandb_source import read_mirrored
 from routerbench.tracking import Mirror, mirror
 from routerbench.tracking import files as files_module
@@ -148,6 +148,49 @@ def test_a_run_that_was_run_again_gets_its_new_record_and_further_rows(server: A
     assert json.loads(run.summary["record"])["status"] == "done"
     assert curve(run) == [(1, 2.0, None), (2, 1.0, 0.5), (3, 0.5, None)]
     assert [one.run for one in server.artifacts] == ["a0", "a0"]
+
+
+def test_a_record_with_a_new_evaluation_is_sent_once_more_and_no_row_twice(
+    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = add_run(tmp_path, "a0")
+    assert sync(tmp_path) == 0
+    record = own_record(folder)
+    assert record is not None
+    keep_evaluation(folder, record, "capacity", "dropless=true", {"top1": 0.75})
+    assert sync(tmp_path) == 0
+    (run,) = server.runs.values()
+    assert curve(run) == [(1, 2.0, None), (2, 1.0, 0.5)]
+    assert (run.summary["eval/dropless_top1"], run.summary["test/top1"]) == (0.75, 0.5)
+    assert run.summary[DIGEST] == digest_of(folder)
+    (read,) = read_mirrored("wandb:team/routerbench").runs
+    assert read["evaluations"] == {"capacity": {"dropless=true": {"top1": 0.75}}}
+    server.requests.clear()
+    assert sync(tmp_path) == 0
+    assert server.changes() == []
+    assert capsys.readouterr().out.splitlines()[-1] == "1 equal"
+
+
+def test_what_an_evaluation_adds_while_its_run_is_sent_goes_there_the_next_time(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = add_run(tmp_path, "a0")
+    rows_of = sync_module.rows_of
+
+    def meanwhile(of: Path) -> Iterator[dict[str, Any]]:
+        record = own_record(folder)
+        assert record is not None
+        keep_evaluation(folder, record, "capacity", "dropless=true", {"top1": 0.75})
+        return rows_of(of)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sync_module, "rows_of", meanwhile)
+        assert sync(tmp_path) == 0
+    (run,) = server.runs.values()
+    assert "eval/dropless_top1" not in run.summary
+    assert sync(tmp_path) == 0
+    assert run.summary["eval/dropless_top1"] == 0.75
+    assert run.summary[DIGEST] == digest_of(folder)
 
 
 def test_what_a_broken_network_leaves_is_sent_the_next_time(

@@ -107,7 +107,7 @@ def _size(result: Result) -> float:
     return result["executed_flops_per_image"]
 
 
-def _hollow(shape: str, size: float) -> dict[str, Any]:
+def _hollow(shape: str, size: int) -> dict[str, Any]:
     return {
         "marker": shape,
         "markersize": size,

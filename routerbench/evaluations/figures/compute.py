@@ -30,7 +30,7 @@ DESCRIPTION = (
 def compute_picture(seen: Observation, class_names: Sequence[str]) -> Picture:
     """A histogram, the relation to confidence, and the classes."""
     slots = seen.slots.sum(1).astype(np.float64)
-    classes = [(slots[seen.labels == label], class_names[label]) for label in np.unique(seen.labels).tolist()]
+    classes = [(slots[seen.labels == label], class_names[int(label)]) for label in np.unique(seen.labels)]
     means = sorted(classes, key=lambda of_class: -float(of_class[0].mean()))
     if len(means) > MOST_CLASSES:
         means = means[: MOST_CLASSES // 2] + means[-MOST_CLASSES // 2 :]
@@ -67,7 +67,7 @@ def _by_confidence(axes: Axes, slots: Float[np.ndarray, "N"], confidence: Float[
     axes.grid()
 
 
-def _by_class(axes: Axes, means: Sequence[tuple[Float[np.ndarray, "n"], str]]) -> None:
+def _by_class(axes: Axes, means: Sequence[tuple[np.ndarray, str]]) -> None:
     estimates = [t_interval(slots.tolist(), CONFIDENCE) for slots, _ in means]
     halves = [(one.high - one.low) / 2 if one.n > 1 else 0.0 for one in estimates]
     rows = range(len(means))

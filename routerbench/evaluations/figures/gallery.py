@@ -6,21 +6,23 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 
 from routerbench.evaluations.gallery import Looked
+from routerbench.report.figures.marks import COLOURS
 from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, MUTED, WIDTH_INCHES, drawing, short
+from routerbench.report.figures.style import INK, PAPER, WIDTH_INCHES, drawing, short
 
 DESCRIPTION = (
     "The test images whose tokens won most slots (above) and fewest (below), with the slots of each in all "
-    "MoE layers, its class and, where the model was wrong, what it took the image for. A patch is the paler "
+    "MoE layers, its class and, where the model was wrong, what it took the image for. A patch is the pinker "
     "the fewer slots it won, a mean over MoE layers."
 )
-INCHES_PER_ROW = 1.5
+INCHES_PER_ROW = 1.35
 LETTERS = 14  # of a class
-VEIL = LinearSegmentedColormap.from_list("veil", [(1, 1, 1, 0.8), (1, 1, 1, 0.0)])
+PINK = to_rgb(COLOURS[3])  # seldom a colour of images
+VEIL = LinearSegmentedColormap.from_list("veil", [(*PINK, 0.85), (*PINK, 0.0)])
 
 
 def gallery_picture(most: Sequence[Looked], least: Sequence[Looked], class_names: Sequence[str]) -> Picture:
@@ -40,7 +42,7 @@ def gallery_picture(most: Sequence[Looked], least: Sequence[Looked], class_names
             style: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "center", "color": INK, "size": 9}
             axes.text(-0.06, 0.5, text, transform=axes.transAxes, **style)
         bar = figure.colorbar(ScalarMappable(scale, VEIL), ax=grid, shrink=0.6, aspect=30, pad=0.02)
-        bar.ax.set_facecolor(MUTED)
+        bar.ax.set_facecolor(PAPER)
         bar.set_label("slots per patch, mean over layers")
     return Picture("Images by compute", DESCRIPTION, figure)
 

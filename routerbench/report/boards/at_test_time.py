@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.evaluated import estimate_at, modes_of
-from routerbench.report.boards.modes import DROPLESS, TRAINED, read_mode
+from routerbench.report.boards.modes import DROPLESS, TRAINED, read_mode, read_replacement
 from routerbench.report.boards.rows import Row
 from routerbench.report.tables.table import (
     Cell,
@@ -50,7 +50,7 @@ class _Line:
 
     def estimate(self, slots: str, name: str) -> Estimate:
         """The mean over seeds of this number, nan where it was not measured with these slots."""
-        return estimate_at(self.row, CAPACITY, self.modes.get(slots, ""), name)
+        return estimate_at(self.row, CAPACITY, [self.modes.get(slots, "")], name)
 
 
 def test_time_tables(board: Board) -> list[Table]:
@@ -59,9 +59,14 @@ def test_time_tables(board: Board) -> list[Table]:
     return [*_capacity_tables(lines), *_replaced_tables(board.rows)]
 
 
-def all_layers(mode: str) -> bool:
-    """Whether a mode of the routers' study replaces those of all layers, and not that of `blocks.5` alone."""
-    return "." not in mode.rpartition(" ")[2]
+def replacements_of(row: Row) -> dict[str, list[str]]:
+    """What stood in for the routers of all its layers at once, with the modes in which it did."""
+    found: dict[str, list[str]] = {}
+    for mode in modes_of(row, ROUTERS):
+        replaced = read_replacement(mode)
+        if replaced is not None and replaced.layer is None and estimate_at(row, ROUTERS, [mode], LOST).n:
+            found.setdefault(replaced.name, []).append(mode)
+    return found
 
 
 def _capacity_lines(row: Row) -> list[_Line]:
@@ -96,17 +101,16 @@ def _capacity_tables(lines: Sequence[_Line]) -> list[Table]:
 
 
 def _replaced_tables(rows: Sequence[Row]) -> list[Table]:
-    lines = [
-        _Line(row, "", {mode: mode for mode in modes_of(row, ROUTERS) if all_layers(mode)}) for row in rows
-    ]
-    told = [line for line in lines if line.modes]
-    names = dict.fromkeys(name for line in told for name in line.modes)
+    replaced = {row.label: own for row in rows if (own := replacements_of(row))}
+    lines = [_Line(row, "", {}) for row in rows if row.label in replaced]
+    names = dict.fromkeys(name for own in replaced.values() for name in own)
 
     def lost(line: _Line, name: str) -> Cell:
-        return mean_cell(estimate_at(line.row, ROUTERS, name, LOST), 1, 2, "+")
+        modes = replaced[line.row.label].get(name, [])
+        return mean_cell(estimate_at(line.row, ROUTERS, modes, LOST), 1.0, 2, "+")
 
     columns = {name: Column(name, f"\n{name}") for name in names}
-    return [_table("Does the router matter?", REPLACED, told, columns, lost)] if told else []
+    return [_table("Does the router matter?", REPLACED, lines, columns, lost)] if lines else []
 
 
 def _table(
@@ -119,7 +123,7 @@ def _table(
     """As many lines and columns as a board has room for, and a note of those that are left out."""
     shown, heads = lines[:MOST_LINES], list(columns)[:MOST_COLUMNS]
     cells = [Line([Cell(line.name), *(cell(line, head) for head in heads)]) for line in shown]
-    more = {"lines": len(lines) - len(shown), "columns": len(columns) - len(heads)}
-    left_out = " and ".join(f"{count} {what}" for what, count in more.items() if count)
-    notes = [f"Left out, as there is no room: {left_out}; the records have them all"] * bool(left_out)
+    parts = {"lines": (len(shown), len(lines)), "columns": (len(heads), len(columns))}
+    cut = [f"the first {first} of {count} {what}" for what, (first, count) in parts.items() if first < count]
+    notes = [f"Only {' and '.join(cut)}, as there is no room: the records have them all"] * bool(cut)
     return Table(name, caption, [NAME, *(columns[head] for head in heads)], cells, notes=notes)

@@ -111,7 +111,7 @@ def _cost_columns(unit: str) -> Sequence[Column]:
 def _line(place: int, board: Board, specialised: Sequence[str], scale: float) -> Line:
     row, signs = board.rows[place], marks(place, board)
     name = Cell(f"{row.label} {signs}".rstrip())
-    shares = [mean_cell(specialisation(row, what), 1, 3) for what in specialised]
+    shares = [mean_cell(specialisation(row, what), 1.0, 3) for what in specialised]
     cells = [name, *_quality(place, board), *shares, *_costs(row.cost, scale)]
     return Line(cells, marked=bool(signs) or not row.done)
 

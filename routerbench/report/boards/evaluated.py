@@ -1,14 +1,16 @@
 """What was found of a row's runs after training, over their seeds."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from routerbench.evaluations.found import Numbers, number_at
+from routerbench.evaluations.found import Numbers
+from routerbench.report.boards.modes import TRAINED
 from routerbench.report.boards.rows import CONFIDENCE, Row
 from routerbench.report.runs.run import text_of
 from routerbench.stats import Estimate, t_interval
 
-SPECIALISATION = ("inspect", "trained")
+INSPECT, BATCHES = "inspect", "batches"
 NMI = ("class", "position")  # what experts may be told from: see `routerbench inspect`
 MOST_POINTS = 0.1  # that an accuracy may depend on batch-mates
 
@@ -26,19 +28,19 @@ class Sensitivity:
         return self.points > MOST_POINTS
 
 
-def estimate_at(row: Row, study: str, mode: str, name: str) -> Estimate:
-    """The mean over the finished runs that have this number, with its t-interval, in the number's unit."""
-    return t_interval([value for _, value in values_at(row, study, mode, name)], CONFIDENCE)
+def estimate_at(row: Row, study: str, modes: Collection[str], name: str) -> Estimate:
+    """The mean over the finished runs that have this number, with its t-interval, in the number's unit.
+
+    `modes`: of those that a run has of them, the mean stands for the run.
+    """
+    return t_interval(values_at(row, study, modes, name), CONFIDENCE)
 
 
-def values_at(row: Row, study: str, mode: str, name: str) -> list[tuple[int, float]]:
-    """This number of each finished run that has it, with its seed."""
-    found = [
-        (run["config.seed"], number_at(run.get("evaluations", {}), study, mode, name))
-        for run in row.runs
-        if run["status"] == "done"
-    ]
-    return [(seed, value) for seed, value in found if value is not None]
+def values_at(row: Row, study: str, modes: Collection[str], name: str) -> list[float]:
+    """This number of each finished run that has it, in the order of their seeds."""
+    done = [run.get("evaluations", {}).get(study, {}) for run in row.runs if run["status"] == "done"]
+    found = [[own[mode][name] for mode in own if mode in modes and name in own[mode]] for own in done]
+    return [math.fsum(values) / len(values) for values in found if values]
 
 
 def modes_of(row: Row, study: str) -> list[str]:
@@ -48,13 +50,14 @@ def modes_of(row: Row, study: str) -> list[str]:
 
 def specialisation(row: Row, what: str) -> Estimate:
     """How much of the experts' choice `what` of `NMI` explains: 1 all of it, 0 as much as by chance."""
-    return estimate_at(row, *SPECIALISATION, what)
+    return estimate_at(row, INSPECT, [TRAINED], what)
 
 
 def sensitivity_of(row: Row) -> Sensitivity | None:
     """The mean over seeds, None where it was not measured in the groups of the row's training."""
     mode = f"group={text_of(row.settings.get('group'))}"
-    points = estimate_at(row, "batches", mode, "sensitivity_points")
+    modes = [one for one in modes_of(row, BATCHES) if one.split()[:1] == [mode]]
+    points = estimate_at(row, BATCHES, modes, "sensitivity_points")
     return Sensitivity(mode, points.mean) if points.n else None
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 TRAINED, DROPLESS = "trained", "dropless"
+OTHER_WEIGHTS = "weights="  # begins the modes of weights that the board does not rank
 
 
 @dataclass(frozen=True)
@@ -13,23 +14,22 @@ class Evaluated:
     rest: str
 
     @property
-    def factor(self) -> float | None:
-        """The capacity factor, None where the slots are given otherwise."""
-        try:
-            return float(self.slots)
-        except ValueError:
-            return None
-
-    @property
     def order(self) -> tuple[int, float, str]:
         """As trained, then by capacity, then dropless."""
-        place = {TRAINED: 0, DROPLESS: 2}.get(self.slots, 1)
-        return place, self.factor or 0.0, self.slots
+        return {TRAINED: 0, DROPLESS: 2}.get(self.slots, 1), _number(self.slots), self.slots
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Routers that stand in for the trained ones; `layer` where they do so in one layer alone."""
+
+    name: str
+    layer: str | None
 
 
 def read_mode(name: str) -> Evaluated | None:
     """The mode of a name such as `capacity_factor=0.25 batch_priority=true`, None for one of another form."""
-    words = [] if name == TRAINED else name.split()
+    words = [word for word in name.split() if word != TRAINED]
     changes = dict(word.split("=", 1) for word in words if "=" in word)
     if len(changes) < len(words):
         return None
@@ -37,3 +37,22 @@ def read_mode(name: str) -> Evaluated | None:
     if changes.get("dropless") == "true":
         slots, _ = DROPLESS, changes.pop("dropless")
     return Evaluated(slots, " ".join(f"{key}={value}" for key, value in changes.items()))
+
+
+def read_replacement(name: str) -> Replaced | None:
+    """What `random`, `random blocks.5` or `other_seed=1 seed=3` replaces; None for other weights.
+
+    Which other seed it was, and by which draw, is not told: they stand for one another.
+    """
+    words = name.split()
+    if not words or words[0].startswith(OTHER_WEIGHTS):
+        return None
+    layers = [word for word in words[1:] if "=" not in word]
+    return Replaced(words[0].partition("=")[0], layers[0] if layers else None)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -23,7 +23,7 @@ from routerbench.stats import Estimate, t_interval
 
 MAX_ROWS = 8
 HEIGHT_INCHES, INCHES_PER_LINE, LEGEND_COLUMNS, LETTERS = 3.4, 0.18, 3, 26
-PRIORITIES = {"batch_priority=false": "-", "batch_priority=true": "--"}  # with their lines
+LINES = {"batch_priority=false": "-", "batch_priority=true": "--"}
 PLAIN = ""  # what else a mode changes that changes its slots alone
 DENSE_LOOKS: dict[str, Any] = {"color": INK, "marker": "d", "markerfacecolor": PAPER, "linestyle": ""}
 WORDS = (
@@ -41,13 +41,18 @@ class _Point:
     top1: Estimate
 
 
-Points = Mapping[Evaluated, _Point]
+@dataclass(frozen=True)
+class _Own:
+    """What is known of a row; `priority`: as it was trained, in the words of a mode."""
+
+    points: Mapping[Evaluated, _Point]
+    priority: str
 
 
 def accuracy_against_flops(board: Board) -> Picture | None:
     """The rows that were evaluated at several capacities, with dense beside them; None without any."""
     rows = [row for row in board.rows if row.router != DENSE]
-    told = {row.label: points for row in rows if len(points := _points(row)) > 1}
+    told = {row.label: own for row in rows if len((own := _own(row)).points) > 1}
     if not told:
         return None
     shown = dict(list(told.items())[:MAX_ROWS])
@@ -59,15 +64,15 @@ def accuracy_against_flops(board: Board) -> Picture | None:
     return Picture("Accuracy against executed FLOPs at test time", WORDS + left_out, figure)
 
 
-def _points(row: Row) -> dict[Evaluated, _Point]:
+def _own(row: Row) -> _Own:
     """The modes whose FLOPs and accuracy are known and that change no more than slots and priority."""
-    found = {}
+    points = {}
     for name in modes_of(row, CAPACITY):
-        mode, flops = read_mode(name), estimate_at(row, CAPACITY, name, "executed_flops_per_image")
-        top1 = estimate_at(row, CAPACITY, name, "top1")
-        if mode is not None and mode.rest in (PLAIN, *PRIORITIES) and flops.n and top1.n:
-            found[mode] = _Point(flops.mean, top1)
-    return found
+        mode, flops = read_mode(name), estimate_at(row, CAPACITY, [name], "executed_flops_per_image")
+        top1 = estimate_at(row, CAPACITY, [name], "top1")
+        if mode is not None and mode.rest in (PLAIN, *LINES) and flops.n and top1.n:
+            points[mode] = _Point(flops.mean, top1)
+    return _Own(points, f"batch_priority={str(row.settings.get('router.batch_priority') is True).lower()}")
 
 
 def _dense(row: Row) -> _Point | None:
@@ -79,16 +84,16 @@ def _dense(row: Row) -> _Point | None:
 
 
 def _figure(
-    shown: Mapping[str, Points], marks: Mapping[str, Mark], dense: Sequence[tuple[str, _Point]]
+    shown: Mapping[str, _Own], marks: Mapping[str, Mark], dense: Sequence[tuple[str, _Point]]
 ) -> Figure:
-    giga = any(point.flops >= 1e9 for points in shown.values() for point in points.values())
+    giga = any(point.flops >= 1e9 for own in shown.values() for point in own.points.values())
     unit, scale = ("GFLOPs", 1e9) if giga else ("MFLOPs", 1e6)
     handles = _legend(marks, [label for label, _ in dense])
     height = HEIGHT_INCHES + INCHES_PER_LINE * math.ceil(len(handles) / LEGEND_COLUMNS)
     figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
     axes = figure.subplots()
-    for label, points in shown.items():
-        _draw_row(axes, points, marks[label], scale)
+    for label, own in shown.items():
+        _draw_row(axes, own, marks[label], scale)
     for _, point in dense:
         axes.axhline(100 * point.top1.mean, color=MUTED, linewidth=0.8, linestyle=":", zorder=0)
         _draw(axes, [point], scale, **DENSE_LOOKS)
@@ -100,23 +105,17 @@ def _figure(
     return figure
 
 
-def _draw_row(axes: Axes, points: Points, mark: Mark, scale: float) -> None:
-    """A line for each priority, or one where there is no choice; each ends dropless, which none changes."""
-    alone = {mode: point for mode, point in points.items() if mode.rest == PLAIN}
-    chosen = [rest for rest in PRIORITIES if any(mode.rest == rest for mode in points)]
+def _draw_row(axes: Axes, own: _Own, mark: Mark, scale: float) -> None:
+    """A line for each priority, from the cheapest mode to dropless."""
     looks: dict[str, Any] = {"color": mark.colour, "marker": mark.shape, "markerfacecolor": mark.fill}
-    for rest in chosen:
-        line = [point for mode, point in points.items() if mode.rest == rest]
-        ends = [point for mode, point in alone.items() if mode.slots == DROPLESS]
-        _draw(axes, [*line, *ends], scale, linestyle=PRIORITIES[rest], **looks)
-    if not chosen:
-        _draw(axes, list(alone.values()), scale, linestyle="-", **looks)
-    for mode, point in alone.items():
-        if mode.slots == DROPLESS:
-            _draw(axes, [point], scale, color=mark.colour, marker="*", markersize=10)
-        if mode.slots == TRAINED:
-            ring = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "linestyle": ""}
-            _draw(axes, [point], scale, color=mark.colour, **ring)
+    for rest in dict.fromkeys(mode.rest for mode in own.points):
+        line = [point for mode, point in own.points.items() if mode.rest == rest]
+        _draw(axes, line, scale, linestyle=LINES[rest or own.priority], **looks)
+    stars = [point for mode, point in own.points.items() if mode.slots == DROPLESS]
+    _draw(axes, stars, scale, color=mark.colour, linestyle="", marker="*", markersize=10)
+    rings = [point for mode, point in own.points.items() if mode == Evaluated(TRAINED, PLAIN)]
+    ring = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": "none"}
+    _draw(axes, rings, scale, color=mark.colour, **ring)
 
 
 def _draw(axes: Axes, points: Sequence[_Point], scale: float, **looks: Any) -> None:
@@ -127,26 +126,22 @@ def _draw(axes: Axes, points: Sequence[_Point], scale: float, **looks: Any) -> N
         [100 * point.top1.mean for point in ordered],
         yerr=[50 * (point.top1.high - point.top1.low) if point.top1.n > 1 else 0.0 for point in ordered],
         elinewidth=0.6,
-        **({"markersize": 5, "linewidth": 1} | looks),
+        linewidth=1,
+        **{"markersize": 5, **looks},
     )
 
 
 def _legend(marks: Mapping[str, Mark], dense: Sequence[str]) -> list[Line2D]:
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=mark.colour,
-            marker=mark.shape,
-            markerfacecolor=mark.fill,
-            label=short(label, LETTERS),
-        )
+    """The rows, then what their lines and signs mean."""
+    looks: list[tuple[str, dict[str, Any]]] = [
+        (label, {"color": mark.colour, "marker": mark.shape, "markerfacecolor": mark.fill})
         for label, mark in marks.items()
     ]
-    handles += [Line2D([], [], label=short(label, LETTERS), **DENSE_LOOKS) for label in dense]
-    lines = {"with batch priority": {"linestyle": "--"}, "without": {"linestyle": "-"}}
-    signs = {"dropless": {"marker": "*"}, "as trained": {"marker": "o", "markerfacecolor": "none"}}
-    handles += [Line2D([], [], color=MUTED, label=label, **looks) for label, looks in lines.items()]
-    return handles + [
-        Line2D([], [], color=MUTED, linestyle="", label=label, **looks) for label, looks in signs.items()
+    looks += [(label, DENSE_LOOKS) for label in dense]
+    looks += [
+        ("with batch priority", {"color": MUTED, "linestyle": "--"}),
+        ("without", {"color": MUTED}),
+        ("dropless", {"color": MUTED, "linestyle": "", "marker": "*"}),
+        ("as trained", {"color": MUTED, "linestyle": "", "marker": "o", "markerfacecolor": "none"}),
     ]
+    return [Line2D([], [], label=short(label, LETTERS), **own) for label, own in looks]

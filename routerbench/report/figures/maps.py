@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from routerbench.evaluations.found import number_at
 from routerbench.report.boards.board import Board
-from routerbench.report.boards.evaluated import SPECIALISATION
+from routerbench.report.boards.evaluated import INSPECT
+from routerbench.report.boards.modes import TRAINED
 from routerbench.report.boards.rows import Row
 from routerbench.report.figures.panels import panel_title, panels
 from routerbench.report.figures.picture import Picture
@@ -61,7 +62,8 @@ def _last_map(row: Row) -> tuple[str, Map, float | None] | None:
         maps = read_maps(run["folder"]) if "folder" in run else {}
         if maps:
             last = max(maps, key=in_natural_order)
-            return last, maps[last], number_at(run.get("evaluations", {}), *SPECIALISATION, f"{last}/class")
+            found = run.get("evaluations", {})
+            return last, maps[last], number_at(found, INSPECT, TRAINED, f"{last}/class")
     return None
 
 

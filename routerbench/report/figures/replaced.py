@@ -1,13 +1,15 @@
 """What is lost at test time without the routers that were trained: a point for each row and replacement."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from routerbench.report.boards.at_test_time import LOST, ROUTERS, all_layers
+from routerbench.report.boards.at_test_time import LOST, ROUTERS, replacements_of
 from routerbench.report.boards.board import Board
-from routerbench.report.boards.evaluated import estimate_at, modes_of, values_at
+from routerbench.report.boards.evaluated import estimate_at, values_at
 from routerbench.report.boards.rows import Row
 from routerbench.report.figures.marks import Mark, marks_of
 from routerbench.report.figures.picture import Picture
@@ -23,10 +25,10 @@ WORDS = (
 
 def lost_without_routers(board: Board) -> Picture | None:
     """The rows whose routers were replaced; None without any."""
-    told = [row for row in board.rows if _replacements([row])]
+    told = [row for row in board.rows if replacements_of(row)]
     if not told:
         return None
-    rows, names = told[:MAX_ROWS], _replacements(told)
+    rows, names = told[:MAX_ROWS], list(dict.fromkeys(name for row in told for name in replacements_of(row)))
     left_out = {"rows": len(told) - len(rows), "replacements": len(names) - MAX_REPLACEMENTS}
     more = "".join(
         f" The last {count} {what} are not drawn." for what, count in left_out.items() if count > 0
@@ -36,21 +38,12 @@ def lost_without_routers(board: Board) -> Picture | None:
     return Picture("Does the router matter?", WORDS + more, figure)
 
 
-def _replacements(rows: Sequence[Row]) -> list[str]:
-    modes = dict.fromkeys(mode for row in rows for mode in modes_of(row, ROUTERS))
-    return [mode for mode in modes if all_layers(mode) and any(_lost(row, mode) for row in rows)]
-
-
-def _lost(row: Row, replacement: str) -> list[float]:
-    return [points for _, points in values_at(row, ROUTERS, replacement, LOST)]
-
-
 def _figure(rows: Sequence[Row], names: Sequence[str]) -> Figure:
     marks = marks_of({row.label: row.router for row in rows})
     height = len(names) * (INCHES_PER_POINT * len(rows) + INCHES_BETWEEN) + 0.18 * -(
         -len(rows) // LEGEND_COLUMNS
     )
-    figure = Figure(figsize=(WIDTH_INCHES, height + 0.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, height + 0.8), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=MUTED, linewidth=0.8)
     step = 0.8 / len(rows)
@@ -63,28 +56,31 @@ def _figure(rows: Sequence[Row], names: Sequence[str]) -> Figure:
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.set_xlabel("top-1 lost, points")
-    figure.legend(loc="outside lower left", ncols=LEGEND_COLUMNS, fontsize=8, frameon=False)
+    handles = [
+        Line2D([], [], label=short(label, LETTERS), linestyle="", **_looks(mark))
+        for label, mark in marks.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=LEGEND_COLUMNS, fontsize=8, frameon=False)
     return figure
 
 
 def _draw_row(axes: Axes, row: Row, names: Sequence[str], places: Sequence[float], mark: Mark) -> None:
-    label = short(row.label, LETTERS)
+    modes = replacements_of(row)
     for name, place in zip(names, places, strict=True):
-        values = _lost(row, name)
-        if not values:
+        if name not in modes:
             continue
-        estimate = estimate_at(row, ROUTERS, name, LOST)
+        values = values_at(row, ROUTERS, modes[name], LOST)
+        estimate = estimate_at(row, ROUTERS, modes[name], LOST)
         axes.plot(values, [place] * len(values), ".", color=INK, markersize=3, alpha=0.5, markeredgewidth=0)
         axes.errorbar(
             [estimate.mean],
             [place],
             xerr=(estimate.high - estimate.low) / 2 if estimate.n > 1 else None,
-            color=mark.colour,
-            marker=mark.shape,
-            markerfacecolor=mark.fill,
-            markersize=5,
             elinewidth=0.9,
             linestyle="",
-            label=label,
+            **_looks(mark),
         )
-        label = ""  # one entry of the legend
+
+
+def _looks(mark: Mark) -> dict[str, Any]:
+    return {"color": mark.colour, "marker": mark.shape, "markerfacecolor": mark.fill, "markersize": 5}

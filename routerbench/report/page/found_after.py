@@ -7,7 +7,7 @@ from routerbench.report.page.parts import Study
 from routerbench.report.runs.run import Run
 from routerbench.report.tables.table import NOTHING
 
-MOST_MODES, MOST_COLUMNS = 48, 12
+MOST_MODES, MOST_COLUMNS = 48, 20
 MOST_STUDIES, LETTERS = 12, 60
 ENDS = ("_low", "_high")  # of the interval of what stands before them
 
@@ -19,24 +19,23 @@ def studies_of(run: Run) -> list[Study]:
 
 
 def _study(name: str, modes: Mapping[str, Numbers]) -> Study:
-    """A line for each mode, and for what a mode says of single layers (`blocks.5/class`) one for each."""
+    lines = _lines(modes)
+    columns = dict.fromkeys(name for line in lines.values() for name in line if not _is_end(name, line))
+    heads, shown = list(columns)[:MOST_COLUMNS], list(lines.items())[:MOST_MODES]
+    texts = [(_cut(mode), [_text(line, head) for head in heads]) for mode, line in shown]
+    left_out = {"modes": len(lines) - len(shown), "numbers of each": len(columns) - len(heads)}
+    return Study(_cut(name), [_cut(head) for head in heads], texts, _words(left_out))
+
+
+def _lines(modes: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """The numbers of each mode, and of each layer of which it tells, as by `blocks.5/class`."""
     lines: dict[str, dict[str, float]] = {}
     for mode, numbers in modes.items():
+        lines.setdefault(mode, {})  # before those of its layers
         for path, value in numbers.items():
-            part, _, column = path.rpartition("/")
-            lines.setdefault(f"{mode} {part}".rstrip(), {})[column] = value
-    columns = list(
-        dict.fromkeys(column for line in lines.values() for column in line if not _is_end(column, line))
-    )
-    shown = list(lines.items())[:MOST_MODES]
-    heads = columns[:MOST_COLUMNS]
-    texts = [(_cut(mode), [_text(line, column) for column in heads]) for mode, line in shown]
-    return Study(
-        _cut(name),
-        [_cut(head) for head in heads],
-        texts,
-        _left_out(len(lines) - len(shown), len(columns) - len(heads)),
-    )
+            layer, _, name = path.rpartition("/")
+            lines.setdefault(f"{mode} {layer}".rstrip(), {})[name] = value
+    return {mode: line for mode, line in lines.items() if line}
 
 
 def _is_end(column: str, line: Numbers) -> bool:
@@ -48,15 +47,16 @@ def _text(line: Numbers, column: str) -> str:
     """To four digits, with the interval where there is one."""
     if column not in line:
         return NOTHING
-    text = f"{line[column]:.4g}"
-    ends = [line[column + end] for end in ENDS if column + end in line]
-    return f"{text} ({ends[0]:.4g} to {ends[1]:.4g})" if len(ends) == len(ENDS) else text
+    ends = [_number(line[column + end]) for end in ENDS if column + end in line]
+    return f"{_number(line[column])} ({ends[0]} to {ends[1]})" if len(ends) == 2 else _number(line[column])
 
 
-def _left_out(modes: int, columns: int) -> str:
-    parts = [
-        f"{count} {what}" for count, what in ((modes, "modes"), (columns, "numbers of each")) if count > 0
-    ]
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def _words(left_out: Mapping[str, int]) -> str:
+    parts = [f"{count} {what}" for what, count in left_out.items() if count]
     return f"Left out: {' and '.join(parts)}; the record has them." if parts else ""
 
 

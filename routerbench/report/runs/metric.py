@@ -1,5 +1,6 @@
 """The number of a run that a board compares."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from routerbench.report.boards.cells import is_dense
 from routerbench.report.options import EVALUATED, TOP1
 from routerbench.report.runs.run import Run, paths_of, some
 
-ACCURACIES = ("top1", "balanced", "top5")  # of an evaluation
+ACCURACY = re.compile(r"(top1|top5|balanced)(_mean|_ordered)?|shots_\d+")  # of an evaluation
 OF_MOE_ALONE = "capacity"  # the study of what a dense run has not
 
 
@@ -63,7 +64,7 @@ def _places(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
     for run in runs:
         for study, modes in run.get("evaluations", {}).items():
             for mode, numbers in modes.items():
-                yield from ((study, mode, name) for name in ACCURACIES if name in numbers)
+                yield from ((study, mode, name) for name in numbers if ACCURACY.fullmatch(name))
 
 
 def _spelt(place: tuple[str, str, str]) -> str:

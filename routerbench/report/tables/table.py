@@ -56,7 +56,7 @@ class Section:
 
 def estimate_cell(estimate: Estimate, sign: str = "") -> Cell:
     """A fraction in percent (or a difference in points) with half the width of its interval."""
-    return mean_cell(estimate, 100, 2, sign)
+    return mean_cell(estimate, 100.0, 2, sign)
 
 
 def mean_cell(estimate: Estimate, factor: float, digits: int, sign: str = "") -> Cell:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from routerbench.report.figures.svg import svg
 from routerbench.stats import Estimate
 
 WriteRun = Callable[..., Path]
+Evaluate = Callable[[Path, Any], None]
 Boards = Callable[..., list[Board]]
 
 
@@ -163,6 +165,21 @@ def test_maps_are_of_the_last_layer_of_the_first_seed(
     # The even share is the mean of 1 3 2 2 0 2, 5/3: half opaque.
     opacity = np.asarray(picture.figure.axes[0].images[0].get_array())[..., 3]
     assert opacity == pytest.approx(np.array([[0.3, 0.9], [0.6, 0.6], [0, 0.6]]))
+
+
+def test_maps_tell_the_mutual_information_of_their_layer_and_seed(
+    results: Path, write_run: WriteRun, evaluate: Evaluate, boards_of: Boards
+) -> None:
+    folders = write_all(write_run)
+    maps = {"blocks.10/share_by_class": np.ones((2, 2))}
+    np.savez(folders["soft-0"] / "routing.npz", allow_pickle=False, **maps)
+    for seed, share in ((0, 0.25), (1, 0.75)):
+        numbers = {"class": 0.5, "blocks.10/class": share}
+        evaluate(folders[f"soft-{seed}"] / "record.json", {"inspect": {"trained": numbers}})
+    picture = expert_maps(boards_of(results)[0])
+    assert picture is not None
+    assert titles(picture.figure) == ["soft blocks.10\nNMI 0.250"]
+    assert "NMI: normalised mutual information" in picture.description
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04nothing", b"\x93NUMPY"])

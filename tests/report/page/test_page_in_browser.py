@@ -13,9 +13,18 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 WriteRun = Callable[..., Path]
+Evaluate = Callable[[Path, Any], None]
 PageOf = Callable[[Path], str]
 Opened = Callable[..., "Chrome"]
 
+EVALUATIONS = {
+    "capacity": {
+        name: {"top1": 0.5 + 0.1 * place, "executed_flops_per_image": 1e7 * (place + 1)}
+        for place, name in enumerate(("capacity_factor=0.5", "trained", "dropless=true"))
+    },
+    "batches": {"group=image": {"sensitivity_points": 0.5}},
+    "routers": {"random": {"top1_lost_points": 12.5}},
+}
 OPTIONS = (
     "--headless",
     "--no-sandbox",
@@ -101,6 +110,30 @@ def test_it_opens_without_errors_or_requests(opened: Opened) -> None:
     messages = [json.loads(entry["message"])["message"] for entry in chrome.get_log("performance")]
     sent = [it["params"]["request"]["url"] for it in messages if it["method"] == "Network.requestWillBeSent"]
     assert [url for url in sent if not url.startswith("data:")] == [chrome.current_url]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+def test_what_was_found_after_training_is_shown_on_any_screen(
+    opened: Opened, results: Path, evaluate: Evaluate, width: int, scheme: str
+) -> None:
+    for seed in range(2):
+        evaluate(results / "runs" / f"soft-{seed}" / "record.json", EVALUATIONS)
+    chrome = opened(width, scheme, "#run-soft-0")
+    assert chrome.get_log("browser") == []
+    titles = ("Accuracy against executed FLOPs at test time", "Does the router matter?")
+    for title in titles:
+        figure = chrome.find_element("xpath", f"//figure[h3='{title}']//*[name()='svg']")
+        assert figure.rect["width"] > 250
+        assert figure.rect["height"] > 80
+    assert first_board(chrome)[2] == "soft ¶"
+    tables = chrome.find_elements("css selector", "#run-soft-0 details table")
+    chrome.execute_script(
+        "for (const one of document.querySelectorAll('#run-soft-0 details')) one.open = true"
+    )
+    assert [table.is_displayed() for table in tables] == [True] * len(tables)
+    assert "dropless=true" in chrome.find_element("id", "run-soft-0").text
+    wide, window = chrome.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert wide <= window  # tables scroll within the page
 
 
 def test_the_browser_would_have_told_of_a_breach(opened: Opened) -> None:

@@ -83,8 +83,8 @@ def test_a_caption_ends_in_one_full_stop() -> None:
         ("--a---b-c", "-{}-a-{}-{}-b-c"),
         ("two\nlines\x1b", r"two\textbackslash{}nlines\textbackslash{}x1b"),
         (
-            "± ≤ ≥ → · † ‡ §",
-            r"$\pm$ $\leq$ $\geq$ $\to$ \textperiodcentered{} \dag{} \ddag{} \S{}",
+            "± ≤ ≥ → · † ‡ § ¶",
+            r"$\pm$ $\leq$ $\geq$ $\to$ \textperiodcentered{} \dag{} \ddag{} \S{} \P{}",
         ),
     ],
 )

@@ -1,0 +1,120 @@
+"""The folder of a run: whole, of this version, with the weights that were written, or refused in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError
+
+from routerbench.records import SCHEMA, is_of, read_record
+from routerbench.weights import FILES, Weights, ranked_kind, read_weights, sha256_of
+
+MOST_BYTES = {"config.yaml": 2**17, "record.json": 2**27}  # far above those of any run
+
+
+@contextmanager
+def refusing(folder: Path) -> Iterator[None]:
+    """Inside, whatever fails for what is in the folder is a ValueError of one line."""
+    try:
+        yield
+    except ValueError as error:
+        if "\n" not in str(error):
+            raise
+        raise ValueError(f"path={folder}: {_one_line(error)}") from error
+    except OSError as error:
+        place = error.filename or folder
+        raise ValueError(f"path={place} cannot be read: {error.strerror or error}") from error
+    except ConfigAttributeError as error:
+        raise ValueError(
+            f"path={folder} has a config.yaml without {error.full_key}: give the folder of a finished run"
+        ) from None
+    except Exception as error:  # of timm or torch, for settings that no run has
+        raise ValueError(
+            f"path={folder} has a config.yaml of which nothing can be made ({type(error).__name__}: "
+            f"{_one_line(error)}): give another run"
+        ) from error
+
+
+def has_file(folder: Path, name: str) -> bool:
+    """Whether the file is there; raises ValueError for one that no run has written."""
+    path = folder / name
+    if path.exists() and not path.is_file():  # such as a pipe, on which a reader would wait
+        raise ValueError(f"path={folder} has a {name} that is no file: give the folder of a finished run")
+    if path.exists() and path.stat().st_size > MOST_BYTES[name]:
+        raise ValueError(
+            f"path={folder} has a {name} of more than {MOST_BYTES[name]} bytes, which no run has: give "
+            "another run"
+        )
+    return path.exists()
+
+
+def read_known(folder: Path) -> dict[str, Any] | None:
+    """The record in the folder, None where there is none; raises ValueError for a damaged or later one."""
+    if not has_file(folder, "record.json"):
+        return None
+    try:
+        record = read_record(folder) or {}
+    except ValueError:
+        record = {}
+    if record and record["schema"] > SCHEMA:
+        raise ValueError(
+            f"path={folder} has a record of version {record['schema']}, and this program knows up to "
+            f"{SCHEMA}: take the program that wrote it, or a later one"
+        )
+    if not record or not _is_sound(record):
+        raise ValueError(
+            f"path={folder} has a record.json that is damaged: bring it back, or give another run"
+        )
+    return record
+
+
+def read_done(folder: Path, config: DictConfig) -> dict[str, Any]:
+    """The record of a run that is done, of this folder and this configuration; else raises ValueError."""
+    record = read_known(folder)
+    if record is None:
+        raise ValueError(f"path={folder} has no record.json: the run is not over, train it to its end first")
+    if not is_of(record, folder):
+        raise ValueError(
+            f"path={folder} has the record of run {record['run_id']}: name the folder so, or bring its own "
+            "record.json back"
+        )
+    if record["status"] != "done":
+        raise ValueError(
+            f"path={folder} is of a run that has {_ended(record['status'])}: give one that is done"
+        )
+    if OmegaConf.to_container(config) != record["config"]:
+        raise ValueError(f"path={folder} has a config.yaml that is not that of its record: bring it back")
+    return record
+
+
+def checked_weights(folder: Path, record: dict[str, Any] | None, choice: str | None) -> Weights:
+    """The weights of a run; raises ValueError for others than those of the record, where it says which."""
+    kind = ranked_kind(folder, choice)
+    file, other = folder / FILES[kind], next(name for name in FILES if name != kind)
+    if choice is not None and not file.is_file() and (folder / FILES[other]).is_file():
+        raise ValueError(f"weights={kind} is not what the run in {folder} left: take weights={other}")
+    sums = (record or {}).get("provenance", {}).get("weights_sha256", {})
+    if kind in sums and file.is_file() and sha256_of(file) != sums[kind]:
+        raise ValueError(
+            f"path={folder} has a {file.name} that is not the one that was written there (its checksum is "
+            "another): bring it back, or train the run again"
+        )
+    return read_weights(folder, setting="path", choice=kind)
+
+
+def _is_sound(record: dict[str, Any]) -> bool:
+    """Whether what is looked up in a record can be."""
+    parts = [record.get(name, {}) for name in ("metrics", "cost", "evaluation", "evaluations", "provenance")]
+    nested = parts[-1].get("weights_sha256", {}) if isinstance(parts[-1], dict) else None
+    return all(isinstance(part, dict) for part in (*parts, nested))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _ended(status: str) -> str:
+    """The status of a record, as the end of a sentence."""
+    return {"oom": "run out of memory"}.get(status, status)
