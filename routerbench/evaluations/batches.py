@@ -79,6 +79,7 @@ def compared(
     top1_ordered = float((ordered == labels).mean())
     lost, deviation = float(top1.mean()) - top1_ordered, float(top1.std(ddof=1))
     return {
+        "sensitivity_points": 100 * max(abs(lost), deviation),
         "top1_mean": float(top1.mean()),
         "top1_std": deviation,
         "top1_min": float(top1.min()),
@@ -89,7 +90,6 @@ def compared(
         "balanced_ordered": _balanced(ordered == labels, labels),
         "changed_fraction": float((shuffled != shuffled[0]).any(0).mean()),
         "disagreement_fraction": _disagreement(shuffled),
-        "sensitivity_points": 100 * max(abs(lost), deviation),
         "num_groupings": len(shuffled),
         "top1_by_grouping": top1.tolist(),
     }

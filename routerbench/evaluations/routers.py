@@ -93,9 +93,9 @@ def _replaced(scene: Scene, name: str, layers: Sequence[str], other: Other | Non
     costs = _costs(run, routers)
     before, after = trained.seen.metrics(costs), found.seen.metrics(costs)
     return {
+        **lost(trained.seen.correct, found.seen.correct),
         **{key: after[key] for key in ("top1", "top5", "balanced", "loss")},
         "top1_trained": before["top1"],
-        **lost(trained.seen.correct, found.seen.correct),
         "balanced_lost_points": 100 * (before["balanced"] - after["balanced"]),
         "dropped_fraction": after["dropped_fraction"],
         "slots_per_image": after["slots_per_image"],
