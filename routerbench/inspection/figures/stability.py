@@ -18,11 +18,11 @@ SEEDS = {
     "adjusted_information": "information in common",
 }
 WORDS = (
-    "Two runs that differ in their seed alone, on the same images: the experts of one are paired with those of "
-    "the other so that as many patches as possible have the same expert. Shown is the fraction that then has, "
-    "what remains of it where the images, or the patches of an image, are exchanged (whichever is more), and the "
-    "information that the two routings have in common (0 is chance, 1 the same routing); mean over the pairs of "
-    "{count} seeds."
+    "Two runs that differ in their seed alone, on the same images: the experts of one are paired with those "
+    "of the other so that as many patches as possible have the same expert. Shown is the fraction that then "
+    "has, what remains of it where the images, or the patches of an image, are exchanged (whichever is "
+    "more), and the information that the two routings have in common (0 is chance, 1 the same routing); mean "
+    "over the pairs of {count} seeds."
 )
 MOMENTS = (
     "The fraction of the tokens whose first choice is that of the trained model already, at the checkpoints "
