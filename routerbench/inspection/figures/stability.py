@@ -14,16 +14,15 @@ from routerbench.report.figures.style import MUTED, WIDTH_INCHES, drawing, short
 
 SEEDS = {
     "agreement": "patches with the same expert",
-    "agreement_null_position": "by chance: images exchanged",
-    "agreement_null_image": "by chance: patches of an image exchanged",
+    "agreement_null": "the same by chance",
     "adjusted_information": "information in common",
 }
 WORDS = (
     "Two runs that differ in their seed alone, on the same images: the experts of one are paired with those "
-    "of the other so that as many patches as possible lean to the same expert. Shown is the fraction that "
-    "then do, what chance gives where images, or the patches of an image, are exchanged, and the information "
-    "that the two routings have in common (0 is chance, 1 the same routing); mean over the pairs of {count} "
-    "seeds."
+    "of the other so that as many patches as possible have the same expert. Shown is the fraction that then "
+    "has, what remains of it where the images, or the patches of an image, are exchanged (whichever is "
+    "more), and the information that the two routings have in common (0 is chance, 1 the same routing); mean "
+    "over the pairs of {count} seeds."
 )
 MOMENTS = (
     "The fraction of the tokens whose first choice is that of the trained model already, at the checkpoints "
@@ -46,7 +45,7 @@ def over_seeds(layers: Sequence[str], numbers: Numbers, num_seeds: int) -> Drawn
         axes = figure.subplots()
         for place, (what, label) in enumerate(SEEDS.items()):
             own = [row for row in rows if row[1] == what]
-            at = [layers.index(str(row[0])) + 0.1 * (place - 1.5) for row in own]
+            at = [layers.index(str(row[0])) + 0.1 * (place - 1) for row in own]
             values = [float(row[2]) for row in own]
             axes.scatter(at, values, s=26, c=COLOURS[place], marker=SHAPES[place], label=label)
         axes.set_xticks(range(len(layers)), [short(layer, 16) for layer in layers])
@@ -54,7 +53,7 @@ def over_seeds(layers: Sequence[str], numbers: Numbers, num_seeds: int) -> Drawn
         axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
         axes.set_ylabel("fraction")
         axes.grid(axis="y")
-        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8, labelcolor=MUTED)
+        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8, labelcolor=MUTED)
     picture = Picture("Stability over seeds", WORDS.format(count=num_seeds), figure)
     return Drawn("stability_over_seeds", picture, ("layer", "what", "value"), rows)
 
