@@ -62,7 +62,9 @@ def numbers_in(found: Any) -> list[float]:
 @pytest.mark.parametrize("command", ["eval", "inspect"])
 def test_the_commands_in_low_precision(command: str, device: str, runs: dict[str, Path]) -> None:
     before = {router: json.loads((run / "record.json").read_text()) for router, run in runs.items()}
-    assert ended(command, *map(str, runs.values()), *FEW[command], "--device", device) == 0
+    for router, run in runs.items():
+        few = [] if (command, router) == ("eval", "soft") else FEW[command]  # soft lets change nothing
+        assert ended(command, str(run), *few, "--device", device) == 0
     for router, run in runs.items():
         record = json.loads((run / "record.json").read_text())
         for name, value in before[router].items():
