@@ -59,7 +59,8 @@ def complete_source(folder: Path, source: Any) -> None:
     if not callable(function) or get_type_hints(function).get("return") is not Source:
         raise ValueError(
             f"path={folder} has data.source._target_={target}, which is no function of this package that "
-            "returns a Source: if you trust it, give it that return type and import its module first"
+            "returns a Source: if you trust it, give it that return type, and import it first (eval and "
+            "inspect: --import FILE)"
         )
     settings = [key for key in source if key != "_target_"]
     odd = [key for key in settings if str(key).startswith("_") or "_target_" in str(source[key])]
@@ -88,7 +89,7 @@ def _check_router(folder: Path, target: str) -> None:
     if not OWN_ROUTER.fullmatch(target) and not hasattr(sys.modules.get(module), name):
         raise ValueError(
             f"path={folder} has router._target_={target}, which is not of this package: if you trust it, "
-            f"import {module or target} first"
+            f"import {module or target} first (eval and inspect: --import FILE)"
         )
 
 

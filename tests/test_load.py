@@ -191,7 +191,8 @@ def test_a_module_that_is_not_imported_does_not_run(
     rewrite(run, lambda config: config.router.update(_target_=target))
     module = target.rpartition(".")[0] or target
     assert refused(run) == (
-        f"has router._target_={target}, which is not of this package: if you trust it, import {module} first"
+        f"has router._target_={target}, which is not of this package: if you trust it, import {module} first "
+        "(eval and inspect: --import FILE)"
     )
     assert not (tmp_path / "ran").exists()
 

@@ -31,19 +31,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         program, _, words = command.partition(" ")
         assert program == "routerbench"
         quick = QUICK.split() if words.startswith("train") else []
-        done = subprocess.run(
-            [sys.executable, "-m", "routerbench", *words.split(), *quick],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=folder,
-            env={
-                **os.environ,
-                "PYTHONSAFEPATH": "1",
-            },  # as the console command: the folder is not on the path
-        )
+        done = routerbench(folder, *words.split(), *quick)
         assert (done.returncode, done.stderr) == (0, ""), command
     return folder
+
+
+def routerbench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in this folder, which as for the console command is not on the import path."""
+    return subprocess.run(
+        [sys.executable, "-m", "routerbench", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONSAFEPATH": "1"},
+    )
 
 
 def test_the_page_is_one_file_and_one_yaml() -> None:
@@ -73,3 +75,17 @@ def test_it_seats_as_the_page_says(folder: Path, monkeypatch: pytest.MonkeyPatch
     # Four tokens, two experts with two slots: the first takes tokens 0 and 1, the second 2 and 3.
     dispatch, _ = router(torch.randn(1, 4, 4)).plan.dense()
     assert dispatch.argmax(1).tolist() == [[[0, 1], [2, 3]]]
+
+
+def test_a_finished_run_of_it_is_opened_where_its_file_is_trusted(folder: Path) -> None:
+    run = next((folder / "results" / "runs").glob("*-first_come-s0-*"))
+    asked = ("eval", str(run), "--only", "capacity")
+    refused = routerbench(folder, *asked)
+    assert refused.returncode == 2
+    assert "import first_come first (eval and inspect: --import FILE)" in refused.stderr
+    opened = routerbench(folder, *asked, "--import", "mine/first_come.py")
+    assert (opened.returncode, opened.stderr) == (0, "")
+    assert "capacity  trained  top1" in opened.stdout
+    for wrong, problem in (("mine", "is no file of Python"), ("router.py", "is no file of Python")):
+        refused = routerbench(folder, *asked, "--import", wrong)
+        assert (refused.returncode, problem in refused.stderr) == (2, True)

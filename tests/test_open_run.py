@@ -302,7 +302,7 @@ def test_what_makes_no_data_set_is_not_called(target: str, run: Path, evil: Path
     change_config(run, lambda config: config.data.update(source={"_target_": target, "path": str(evil)}))
     assert refused(run) == (
         f"has data.source._target_={target}, which is no function of this package that returns a Source: if "
-        "you trust it, give it that return type and import its module first"
+        "you trust it, give it that return type, and import it first (eval and inspect: --import FILE)"
     )
     assert not evil.exists()
     assert "evil" not in sys.modules

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from routerbench.commands.opening import add_opening, import_modules
 from routerbench.evaluations import options
 from routerbench.refusal import refuse
 
@@ -21,6 +22,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Make the command known."""
     parser = commands.add_parser("eval", help="trained models at other capacities, batches, routers, images")
     options.add_options(parser)
+    add_opening(parser)
     parser.set_defaults(run=run)
 
 
@@ -33,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
+    import_modules(arguments.modules)
     console = console_for(arguments.json)
     results = list(_evaluated(arguments, asked_for, console))
     if arguments.json:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from routerbench.checks import check_count
+from routerbench.commands.opening import add_opening, import_modules
 from routerbench.refusal import refuse
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
     _add_pictures(parser)
     _add_measuring(parser)
+    add_opening(parser)
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     parser.set_defaults(run=run)
 
@@ -51,12 +53,6 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
     measuring = parser.add_argument_group("how it is measured")
-    measuring.add_argument("--weights", choices=("raw", "ema"), help="without it those that the record ranks")
-    measuring.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    measuring.add_argument(
-        "--batch-size", type=int, metavar="N", help="images at once; without it as in training"
-    )
-    measuring.add_argument("--data-path", metavar="DIR", help="where the data set is now")
     measuring.add_argument(
         "--permutations", type=int, default=200, metavar="N", help="of the null models (200)"
     )
@@ -67,8 +63,13 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Look at the routing of each run; 2 where one of them was refused."""
     asked = _asked(arguments)
+    import torch
+
     from routerbench.inspection.run import inspect_runs
 
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    import_modules(arguments.modules)
     outcomes = [_told(one, arguments.json) for one in inspect_runs(arguments.runs, asked)]
     if arguments.json:
         print(json.dumps([_as_json(one) for one in outcomes], indent=1))
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _asked(arguments: argparse.Namespace) -> "Asked":
-    for name in ("most", "least", "permutations"):
+    for name in ("most", "least", "permutations", "threads"):
         if getattr(arguments, name) is not None:
             check_count(f"--{name}", getattr(arguments, name))
     if arguments.batch_size is not None:

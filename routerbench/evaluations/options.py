@@ -34,11 +34,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--groupings", type=int, default=10, metavar="N", help="random orders of the images")
     parser.add_argument("--replace", metavar="NAMES", help="what takes the place of the trained router")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random choice")
-    parser.add_argument("--weights", choices=("raw", "ema"), help="which; without it those that are ranked")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images at once; without it the run's")
-    parser.add_argument("--data-path", metavar="DIR", help="where the data set is now")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the processor")
     parser.add_argument("--again", action="store_true", help="measure what is in the records, too")
     parser.add_argument("--json", action="store_true", help="all results as one document, and nothing else")
 

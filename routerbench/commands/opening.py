@@ -1,0 +1,42 @@
+"""How `eval` and `inspect` open finished runs."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+
+def add_opening(parser: argparse.ArgumentParser) -> None:
+    """Make the words known that say how a run is opened."""
+    opening = parser.add_argument_group("how runs are opened")
+    opening.add_argument("--weights", choices=("raw", "ema"), help="without it those that the record ranks")
+    opening.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")
+    opening.add_argument("--batch-size", type=int, metavar="N", help="images at once; without it the run's")
+    opening.add_argument("--data-path", metavar="DIR", help="where the data set is now")
+    opening.add_argument("--threads", type=int, metavar="N", help="of the processor")
+    opening.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a file of yours that holds a run's router or data set, which may then be used; repeatable",
+    )
+
+
+def import_modules(files: Sequence[Path]) -> None:
+    """Import files of the user, each by its name, as `train --config-dir` would from their folder.
+
+    Raises ValueError for one that is no file of Python or cannot be imported.
+    """
+    for file in files:
+        if file.suffix != ".py" or not file.is_file():
+            raise ValueError(f"--import={file} is no file of Python: give one, such as mine/my_router.py")
+        sys.path.insert(0, str(file.parent.resolve()))
+        try:
+            import_module(file.stem)
+        except Exception as error:  # of whatever it does
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise ValueError(f"--import={file} cannot be imported: {reason}") from error
