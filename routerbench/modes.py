@@ -75,9 +75,9 @@ def _check(model: nn.Module, mode: Mode) -> None:
     for name, value in mode.changes.items():
         if name not in known:
             routers = {type(layer.router).__name__ for layer in moe_layers(model).values()}
-            of = " and ".join(sorted(routers)) or "a dense model"
-            have = ", ".join(sorted(known)) or "nothing"
-            raise ValueError(f"{name}={value} cannot be changed of {of}, which lets change: {have}")
+            of = " and ".join(sorted(routers)) or "dense run"
+            have = f"only {', '.join(sorted(known))} can be" if known else "nothing of it can be"
+            raise ValueError(f"{name}={str(value).lower()} cannot be changed in a trained {of}: {have}")
     if mode.group is not None:
         check_group(mode.group)
     for flag in ("dropless", "batch_priority"):

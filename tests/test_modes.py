@@ -83,9 +83,14 @@ def test_a_mode_that_fails_half_way_is_undone() -> None:
         (
             "expert_choice",
             Mode(top_k=2),
-            "top_k=2 cannot be changed of ExpertChoice, which lets change: capacity_factor, dropless, group",
+            "top_k=2 cannot be changed in a trained ExpertChoice: only capacity_factor, dropless, group can "
+            "be",
         ),
-        ("soft", Mode(group=8), "group=8 cannot be changed of Soft, which lets change: nothing"),
+        (
+            "soft",
+            Mode(group=8),
+            "group=8 cannot be changed in a trained Soft: nothing of it can be",
+        ),
         ("token_choice", Mode(top_k=5), "top_k=5 is more than num_experts=4: give at most that"),
         ("token_choice", Mode(group=0), "group=0 is neither image nor a number of images"),
         (
@@ -107,9 +112,7 @@ def test_what_is_refused(router: str, mode: Mode, message: str) -> None:
 def test_a_dense_model_has_no_mode() -> None:
     model = build_backbone("pocket_vit", 10, 32)
     with (
-        pytest.raises(
-            ValueError, match=r"^dropless=True cannot be changed of a dense model, which lets chang"
-        ),
+        pytest.raises(ValueError, match=r"^dropless=true cannot be changed in a trained dense run: nothing"),
         evaluated_in(model, Mode(dropless=True)),
     ):
         pass

@@ -48,6 +48,7 @@ def _evaluated(
 ) -> Iterator[dict[str, Any]]:
     """What became of each run, one after the other; at the end their tables."""
     from routerbench.evaluations.measurement import Asked
+    from routerbench.evaluations.observed import FOLDER
     from routerbench.evaluations.settings import eval_settings
     from routerbench.evaluations.show import print_count, print_tables
 
@@ -59,11 +60,27 @@ def _evaluated(
             continue
         asked_of_it = replace(asked, others=others)
         entries, line = _of_run(finished, asked_for.studies, asked_of_it, arguments.again, console)
-        print_count(finished.run_id, entries, console)
-        done.append((finished.run_id, entries))
-        yield _as_json(finished, entries, line)
-    for run_id, entries in [] if arguments.json else done:
-        print_tables(run_id, entries, console)
+        nothing = {} if line else _nothing(finished, asked_for.studies, entries, console)
+        if line is None:
+            print_count(finished.run_id, entries, console)
+        done.append((finished.run_id, entries, str(finished.folder / FOLDER)))
+        yield _as_json(finished, entries, line) | {"nothing": nothing}
+    for run_id, entries, folder in [] if arguments.json else done:
+        print_tables(run_id, entries, folder, console)
+
+
+def _nothing(
+    run: "FinishedRun", studies: Sequence[str], entries: "Sequence[Entry]", console: "Console"
+) -> dict[str, str]:
+    """The studies that asked nothing of a run, with the reason of each, which is said."""
+    from routerbench.evaluations.show import print_nothing
+    from routerbench.evaluations.unasked import why_nothing
+
+    asked = {entry.study for entry in entries}
+    reasons = {study: why_nothing(run, study) for study in studies if study not in asked}
+    for study, reason in reasons.items():
+        print_nothing(run.run_id, study, reason, console)
+    return reasons
 
 
 def _opened(

@@ -26,13 +26,19 @@ class Options:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Make the words known."""
     parser.add_argument("words", nargs="*", metavar="RUN", help="folders of finished runs, settings eval.*")
-    parser.add_argument("--only", metavar="STUDIES", help=f"of {','.join(STUDIES)}; without it all")
+    parser.add_argument(
+        "--only",
+        metavar="STUDIES",
+        help=f"of {','.join(STUDIES)}; without it all, images where settings are given",
+    )
     parser.add_argument("--capacity-factor", metavar="C", help="such as 0.1,0.5,1,dropless")
     parser.add_argument("--top-k", metavar="K", help="choices of a token, such as 1,2")
     parser.add_argument("--batch-priority", metavar="FLAGS", help="true, false or true,false")
     parser.add_argument("--group", metavar="GROUPS", help="images routed together, such as image,8")
     parser.add_argument("--groupings", type=int, default=10, metavar="N", help="random orders of the images")
-    parser.add_argument("--replace", metavar="NAMES", help="what takes the place of the trained router")
+    parser.add_argument(
+        "--replace", metavar="NAMES", help="in the router's place, such as random,frozen: docs/eval.md"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random choice")
     parser.add_argument("--again", action="store_true", help="measure what is in the records, too")
     parser.add_argument("--json", action="store_true", help="all results as one document, and nothing else")
@@ -57,10 +63,12 @@ def checked(arguments: argparse.Namespace) -> Options:
         "seed": arguments.seed,
     }
     studies = _each(arguments, "only", _study)
+    settings = tuple(word for word in arguments.words if word not in folders)
+    usual = STUDIES if settings else STUDIES[:-1]  # images are those that the settings say
     return Options(
         folders=tuple(unique.values()),
-        settings=tuple(word for word in arguments.words if word not in folders),
-        studies=tuple(study for study in STUDIES if study in (studies or STUDIES)),
+        settings=settings,
+        studies=tuple(study for study in STUDIES if study in (studies or usual)),
         asked=asked,
     )
 

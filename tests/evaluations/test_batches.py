@@ -72,7 +72,7 @@ def test_which_groups(trained: Any) -> None:
     assert modes(Asked(), "router=dense") == []
     assert modes(Asked(), "router=soft") == ["group=image"]
     assert modes(Asked(groups=("image", 4), seed=2), *GROUPED) == ["group=image seed=2", "group=4 seed=2"]
-    with pytest.raises(ValueError, match=r"^group=4 cannot be changed of Soft"):
+    with pytest.raises(ValueError, match=r"^group=4 cannot be changed in a trained Soft"):
         modes(Asked(groups=(4,)), "router=soft")
     with pytest.raises(ValueError, match=r"^group=0 is neither image nor a number of images$"):
         modes(Asked(groups=(0,)), *GROUPED)

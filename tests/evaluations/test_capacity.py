@@ -76,11 +76,27 @@ def test_a_run_that_is_dropless_is_its_own_reference(trained: Trained) -> None:
 @pytest.mark.parametrize(
     ("router", "words", "message"),
     [
-        ("soft", {"capacity_factors": (0.5,)}, "capacity_factor=0.5 cannot be changed of Soft, which lets"),
-        ("expert_choice", {"top_ks": (2,)}, "top_k=2 cannot be changed of ExpertChoice, which lets change: "),
-        ("expert_choice", {"priorities": (True,)}, "batch_priority=True cannot be changed of ExpertChoice"),
+        (
+            "soft",
+            {"capacity_factors": (0.5,)},
+            "capacity_factor=0.5 cannot be changed in a trained Soft",
+        ),
+        (
+            "expert_choice",
+            {"top_ks": (2,)},
+            "top_k=2 cannot be changed in a trained ExpertChoice: only ",
+        ),
+        (
+            "expert_choice",
+            {"priorities": (True,)},
+            "batch_priority=true cannot be changed in a trained ExpertChoice",
+        ),
         ("token_choice", {"top_ks": (5,)}, "top_k=5 is more than num_experts=4: give at most that"),
-        ("dense", {"capacity_factors": ("dropless",)}, "dropless=True cannot be changed of a dense model"),
+        (
+            "dense",
+            {"capacity_factors": ("dropless",)},
+            "dropless=true cannot be changed in a trained dense run",
+        ),
     ],
 )
 def test_a_mode_that_is_not_there_is_refused_before_anything(

@@ -62,7 +62,7 @@ def test_what_is_there_is_not_measured_again(folder: Path, command: Any) -> None
     assert (code, complained) == (0, "")
     assert f"{folder.name}: 0 there, 3 measured\n" in printed
     lines = [line for line in printed.splitlines() if line.startswith(f"{folder.name}  capacity  capacity_")]
-    assert re.search(r"capacity_factor=0.5  top1 \S+  executed_flops_per_image \S+.* s$", lines[0])
+    assert re.search(r"capacity_factor=0.5  top1 % \d+\.\d\d  \(\d+\.\d s\)$", lines[0])
     after = record_of(folder)
     assert set(after["evaluations"]["capacity"]) == {"dropless=true", "trained", "capacity_factor=0.5"}
     assert {name: after[name] for name in before} == before
@@ -130,8 +130,8 @@ def test_a_run_that_is_refused_does_not_stop_the_others(folder: Path, trained: T
     assert code == 2
     assert complained.splitlines() == [
         f"routerbench: path={damaged} has no config.yaml: give the folder of a finished run",
-        f"routerbench: {Path(soft).name}: capacity_factor=0.5 cannot be changed of Soft, which lets change: "
-        "nothing",
+        f"routerbench: {Path(soft).name}: capacity_factor=0.5 cannot be changed in a trained Soft: "
+        "nothing of it can be",
     ]
     assert printed.count(f"{folder.name}: 0 there, 3 measured\n") == 1
 
@@ -298,3 +298,31 @@ def test_too_little_memory_is_one_line(folder: Path, command: Any, monkeypatch: 
     assert command(folder, "--only", "batches")[2] == (
         f"routerbench: {folder.name}: --batch-size=64 takes more memory than cpu has: give fewer\n"
     )
+
+
+def test_a_study_that_asks_nothing_of_a_run_says_why(trained: Trained, tmp_path: Path, command: Any) -> None:
+    names = {router: trained(f"router={router}").folder for router in ("dense", "soft")}
+    copies = {router: shutil.copytree(run, tmp_path / run.name) for router, run in names.items()}
+    code, printed, complained = command(copies["dense"], "--only", "compute,batches,routers,images")
+    assert (code, complained) == (0, "")
+    name = copies["dense"].name
+    assert printed.splitlines() == [
+        *(
+            f"{name}  {study}  nothing to measure: a dense run has no routers"
+            for study in ("compute", "batches", "routers")
+        ),
+        f"{name}  images  nothing to measure: say which images, such as +eval=imagenet_v2 (docs/eval.md)",
+        f"{name}: 0 there, 0 measured",
+    ]
+    _, printed, _ = command(copies["soft"], "--only", "compute", "--json")
+    (told,) = json.loads(printed)["runs"]
+    assert told["nothing"] == {"compute": "its routers have no capacity that could be less"}
+
+
+def test_a_table_tells_what_says_most_with_its_interval(folder: Path, command: Any) -> None:
+    code, printed, _ = command(folder, "--only", "routers", "--replace", "random")
+    header, *lines = printed[printed.index("  routers\n") :].splitlines()[1:]
+    assert code == 0
+    assert re.split(r" {2,}", header.strip())[:3] == ["mode", "top1 lost points", "top1 %"]
+    assert re.match(r"\s*random +-?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\]", lines[0])
+    assert lines[-1] == f"pictures and their numbers: {folder / 'eval'}"
