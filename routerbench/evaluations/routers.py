@@ -27,7 +27,7 @@ from routerbench.identity import group_id
 from routerbench.load import FinishedRun
 from routerbench.moe.surgery import moe_layers
 from routerbench.report.figures.saved import save
-from routerbench.stats import t_interval
+from routerbench.stats.matched import matched_difference
 
 STUDY = "routers"
 CONFIDENCE = 0.95
@@ -70,9 +70,10 @@ def _draw(run: FinishedRun) -> None:
 def lost(
     trained: Bool[np.ndarray, "N"], replacement: Bool[np.ndarray, "N"], prefix: str = "top1_lost_points"
 ) -> dict[str, float]:
-    """Points of accuracy lost, with their 95 % t interval over the images, each paired with itself."""
-    estimate = t_interval((100.0 * trained - 100.0 * replacement).tolist(), CONFIDENCE)
-    return {prefix: estimate.mean, f"{prefix}_low": estimate.low, f"{prefix}_high": estimate.high}
+    """Points of accuracy lost, with their 95 % interval over the images, each paired with itself."""
+    estimate = matched_difference(trained, replacement, CONFIDENCE)
+    ends = {"": estimate.mean, "_low": estimate.low, "_high": estimate.high}
+    return {f"{prefix}{end}": 100 * value for end, value in ends.items()}
 
 
 def _of_layers(scene: Scene, name: str, other: Other | None) -> Iterator[Measurement]:

@@ -29,10 +29,16 @@ def results(run: FinishedRun, *names: str, others: tuple[FinishedRun, ...] = ())
 def test_points_lost_are_paired_by_image() -> None:
     trained, replacement = np.array([1, 1, 1, 0], dtype=bool), np.array([1, 0, 0, 1], dtype=bool)
     found = routers.lost(trained, replacement)
-    # Differences 0, 100, 100, -100: mean 25, standard deviation 95.7, t(3) = 3.18.
     assert found["top1_lost_points"] == pytest.approx(25)
-    assert found["top1_lost_points_high"] - 25 == pytest.approx(3.1824 * 95.743 / 2, rel=1e-4)
-    assert found["top1_lost_points_low"] == pytest.approx(50 - found["top1_lost_points_high"])
+    # Agresti and Min: 2.5 and 1.5 of 6 images, z = 1.96.
+    centre, half = 100 / 6, 195.996 * np.sqrt((4 / 6 - 1 / 36) / 6)
+    assert found["top1_lost_points_low"] == pytest.approx(centre - half, rel=1e-4)
+    assert found["top1_lost_points_high"] == pytest.approx(centre + half, rel=1e-4)
+
+
+def test_where_no_image_differs_the_interval_is_not_empty() -> None:
+    found = routers.lost(right := np.ones(9, dtype=bool), right)
+    assert found["top1_lost_points_low"] < found["top1_lost_points"] == 0 < found["top1_lost_points_high"]
 
 
 @pytest.mark.parametrize("router", ["token_choice", "expert_choice", "soft", "hash"])
