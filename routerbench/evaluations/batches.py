@@ -1,11 +1,13 @@
 """Batch sensitivity: how far predictions depend on the images that are routed together."""
 
+import math
 from collections.abc import Iterator
 from functools import cache, partial
 
 import numpy as np
 from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from routerbench.checks import check_count
 from routerbench.evaluations.figures.batches import COLUMNS, sensitivity_picture, sensitivity_rows
@@ -19,6 +21,7 @@ from routerbench.moe.surgery import moe_layers
 from routerbench.report.figures.saved import save
 
 STUDY = "batches"
+CONFIDENCE = 0.95
 
 Predictions = Int64[np.ndarray, "R N"]
 
@@ -73,26 +76,36 @@ def compared(
     """Accuracies over R >= 2 random groupings and in the order of classes; how many predictions change.
 
     `sensitivity_points` is the larger of two: how far the accuracy in the order of classes is from the mean
-    over random groupings, and the standard deviation over these; in points. More than 0.1 is marked.
+    over random groupings, where that is more than one more random grouping would differ (95 %), and the
+    standard deviation over these; in points. More than 0.1 is marked.
     """
     top1 = (shuffled == labels).mean(1)
     top1_ordered = float((ordered == labels).mean())
     lost, deviation = float(top1.mean()) - top1_ordered, float(top1.std(ddof=1))
+    noise = deviation * _half_width_of_one_more(len(shuffled))
     return {
-        "sensitivity_points": 100 * max(abs(lost), deviation),
+        "sensitivity_points": 100 * max(abs(lost) if abs(lost) > noise else 0.0, deviation),
         "top1_mean": float(top1.mean()),
         "top1_std": deviation,
         "top1_min": float(top1.min()),
         "top1_max": float(top1.max()),
         "top1_ordered": top1_ordered,
         "ordered_lost_points": 100 * lost,
+        "ordered_noise_points": 100 * noise,
         "balanced_mean": float(np.mean([_balanced(row == labels, labels) for row in shuffled])),
         "balanced_ordered": _balanced(ordered == labels, labels),
         "changed_fraction": float((shuffled != shuffled[0]).any(0).mean()),
         "disagreement_fraction": _disagreement(shuffled),
         "num_groupings": len(shuffled),
+        "num_images": len(labels),
         "top1_by_grouping": top1.tolist(),
     }
+
+
+def _half_width_of_one_more(num_groupings: int) -> float:
+    """Of the 95 % range of one more grouping about the mean of these, in their standard deviations."""
+    quantile = float(stdtrit(num_groupings - 1, (1 + CONFIDENCE) / 2))
+    return quantile * math.sqrt(1 + 1 / num_groupings)
 
 
 def _disagreement(predictions: Predictions) -> float:

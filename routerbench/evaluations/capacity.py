@@ -54,8 +54,8 @@ def _to_reference(run: FinishedRun, mode: Mode, seen: Observation) -> Result:
 
 def _correct_in(run: FinishedRun, mode: Mode) -> Bool[np.ndarray, "N"]:
     """Which images are right, by what was kept of the mode; where that is gone they are seen again."""
-    kept = kept_images(run.folder, file_name(run, mode))
-    if kept is not None and len(kept[0]) == len(run.test.labels):
+    kept = kept_images(run.folder, file_name(run, mode), len(run.test.labels))
+    if kept is not None:
         return kept[0]
     seen, _ = observed_in(run, mode)
     keep_images(run, mode, seen)

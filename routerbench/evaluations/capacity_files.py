@@ -24,7 +24,8 @@ def draw(run: FinishedRun) -> None:
     if len(results) > 1 or twin is not None:
         picture = capacity_picture(results, twin)
         save(run.folder / FOLDER, _name(run, "capacity"), picture, *_table(results, twin))
-    kept = {mode: kept_images(run.folder, _name(run, mode)) for mode in results}
+    num_images = len(run.test.labels)
+    kept = {mode: kept_images(run.folder, _name(run, mode), num_images) for mode in results}
     bins_of = {mode: equal_width(images[1], images[0]) for mode, images in kept.items() if images is not None}
     shown = {mode: bins_of[mode] for mode in _telling(results) if mode in bins_of}
     if shown:

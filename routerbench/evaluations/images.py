@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -10,11 +12,12 @@ from routerbench.data.corruptions import TOP1, corruption_means
 from routerbench.data.extra import ExtraImages, existing
 from routerbench.data.loaders import test_loader
 from routerbench.evaluate import predict
+from routerbench.evaluations.fingerprint import Fingerprint, of_dataset, of_folder, of_several
 from routerbench.evaluations.measurement import Asked, Measurement, Result, kept_results
 from routerbench.fewshot import check_features, fewshot
 from routerbench.linear_probe import linear_probe
 from routerbench.load import FinishedRun
-from routerbench.parts import described_sets, load_fewshot, load_linear_probe
+from routerbench.parts import described_sets, load_fewshot, load_linear_probe, probe_sets
 from routerbench.stats import proportion_interval
 
 STUDY = "images"
@@ -52,11 +55,26 @@ def _of_sets(run: FinishedRun, sets: dict[str, ExtraImages]) -> Iterator[Measure
         taken[name] = _accuracies(run, sets[name])
         return taken[name]
 
-    for name in sets:
-        yield Measurement(STUDY, name, partial(take, name))
+    found: dict[str, Fingerprint] = {}
+    for name, images in sets.items():
+        found[name] = of_folder(existing(images.name, images.path))
+        rests_on = {"settings": _settings(images), "images": found[name]}
+        yield Measurement(STUDY, name, partial(take, name), rests_on)
     for name in dict.fromkeys(name.split("/")[0] for name in sets if "/" in name):
         parts = [part for part in sets if part.split("/")[0] == name]
-        yield Measurement(STUDY, name, partial(_means, run, name, parts, taken, take))
+        rests_on = {"parts": parts, "images": of_several([found[part] for part in parts])}
+        yield Measurement(STUDY, name, partial(_means, run, name, parts, taken, take), rests_on)
+
+
+def _settings(images: ExtraImages) -> dict[str, Any]:
+    """What a set is, wherever it lies."""
+    return {"kind": type(images).__name__, **_without_paths(asdict(images))}
+
+
+def _without_paths(settings: Any) -> Any:
+    if isinstance(settings, dict):
+        return {name: _without_paths(value) for name, value in settings.items() if name != "path"}
+    return settings
 
 
 def _means(
@@ -84,7 +102,12 @@ def _of_probe(run: FinishedRun, config: DictConfig, name: str) -> Measurement:
     check_features(run.model, config.model.name, config.data.image_size, name)
     data = config.eval[name].get("data")
     mode = name if data is None else f"{name} data={data.name}"
-    return Measurement(STUDY, mode, partial(PROBES[name], run, config))
+    _, pool, test = probe_sets(config, name)
+    rests_on = {
+        "settings": _without_paths(OmegaConf.to_container(config.eval[name], resolve=True)),
+        "images": of_several([of_dataset(pool), of_dataset(test)]),
+    }
+    return Measurement(STUDY, mode, partial(PROBES[name], run, config), rests_on)
 
 
 def _fewshot(run: FinishedRun, config: DictConfig) -> Result:

@@ -1,6 +1,6 @@
 """What `routerbench eval` asks of a run: measurements, each with its place in the record."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,17 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Measurement:
-    """One entry of a record's `evaluations.<study>.<mode>`; what stands there is not taken again."""
+    """One entry of a record's `evaluations.<study>.<mode>`; what stands there is not taken again.
+
+    Unless it rests on something else, by its `origin`.
+    """
 
     study: str
     mode: str
     """As the settings would be typed that differ from the run's own."""
     take: Callable[[], Result]
+    rests_on: Mapping[str, Any] = field(default_factory=dict)
+    """What the numbers hang on beside the mode, the run and its test images, as JSON."""
 
 
 @dataclass(frozen=True)

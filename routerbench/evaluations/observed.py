@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from routerbench.modes import Mode, evaluated_in
 from routerbench.records import replaced, write_text
 
 FOLDER = "eval"
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+DTYPES = {"correct": np.dtype(np.bool_), "confidence": np.dtype(np.float32)}
 
 
 def observed_in(run: FinishedRun, mode: Mode) -> tuple[Observation, ExecutedFlops]:
@@ -42,13 +44,31 @@ def keep_images(run: FinishedRun, mode: Mode, seen: Observation) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def kept_images(folder: Path, name: str) -> tuple[Bool[np.ndarray, "N"], Float32[np.ndarray, "N"]] | None:
-    """Which images were right and how sure the model was; None where the file is missing or damaged."""
+def kept_images(
+    folder: Path, name: str, num_images: int
+) -> tuple[Bool[np.ndarray, "N"], Float32[np.ndarray, "N"]] | None:
+    """Which images were right and how sure the model was; None where the file is not that of N images."""
     try:
-        with np.load(images_path(folder, name), allow_pickle=False) as file:
-            return file["correct"], file["confidence"]
+        with zipfile.ZipFile(images_path(folder, name)) as file:
+            correct, confidence = (_values(file, array, num_images) for array in DTYPES)
     except UNREADABLE:
         return None
+    return correct, confidence
+
+
+def _values(file: zipfile.ZipFile, name: str, num_images: int) -> np.ndarray:
+    """One array; raises ValueError for one that is not of so many images, before it takes any memory."""
+    with file.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        if version != (1, 0):
+            raise ValueError(f"{name} is of version {version}")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        if (shape, dtype) != ((num_images,), DTYPES[name]):
+            raise ValueError(f"{name} is of shape {shape} and type {dtype}")
+        values = np.frombuffer(member.read(num_images * dtype.itemsize), dtype)
+    if len(values) < num_images:
+        raise ValueError(f"{name} is cut off")
+    return values
 
 
 def images_path(folder: Path, name: str) -> Path:

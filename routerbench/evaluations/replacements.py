@@ -65,7 +65,8 @@ def take(run: FinishedRun, order: NDArray[np.int64]) -> Pass:
 class Scene:
     """A run whose routers are to be replaced, and what replacements are made of; all is found when needed.
 
-    Test images come in a random order, the same in every pass, so that the image before is any other one.
+    Test images come in a random order, the same in every pass, so that the image before is any other one;
+    the first has none before it.
     """
 
     run: FinishedRun

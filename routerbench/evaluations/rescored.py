@@ -14,6 +14,7 @@ from routerbench.moe.router import Router, Routing
 from routerbench.moe.scorer import Scorer
 from routerbench.moe.sparse import SparseRouter
 from routerbench.moe.surgery import moe_layers
+from routerbench.routers.soft import Soft
 
 Scores = Float[Tensor, "G S *E"]
 """Of every token for every expert (G, S, E), of Soft MoE for every slot (G, S, E, P)."""
@@ -28,14 +29,14 @@ class Rescored(Router, ABC):
 
 def has_scores(router: Router) -> bool:
     """Whether `rescored` knows the scores of this router: sparse ones with a gate, and Soft MoE."""
-    return isinstance(router, SparseRouter) or hasattr(router, "phi")
+    return isinstance(router, SparseRouter | Soft)
 
 
 def rescored(router: Router, change: Change) -> Rescored:
     """The router with other scores; the router itself stays as it is."""
-    assert has_scores(router), type(router)
     if isinstance(router, SparseRouter):
         return RescoredSparse(router, change)
+    assert isinstance(router, Soft), type(router)
     return RescoredSoft(router, change)
 
 
@@ -68,9 +69,9 @@ class ChangedScorer(Scorer):
 
 
 class RescoredSoft(Rescored):
-    """Soft MoE with changed logits, which are read off its plan."""
+    """Soft MoE with changed logits."""
 
-    def __init__(self, plain: Router, change: Change) -> None:
+    def __init__(self, plain: Soft, change: Change) -> None:
         super().__init__()
         self.plain = plain
         self.change = change
@@ -78,21 +79,10 @@ class RescoredSoft(Rescored):
 
     def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:
         """Softmax of the changed logits over tokens to dispatch, and over slots to combine."""
-        routing = self.plain(tokens)
-        assert isinstance(routing.plan, SoftPlan)
-        logits = self.change(soft_logits(routing.plan))
+        assert isinstance(self.plain, Soft)
+        logits = self.change(self.plain.logits(tokens))
         combine = logits.flatten(2).softmax(-1).view_as(logits)
         return Routing(SoftPlan(logits.softmax(1), combine), {})
-
-
-def soft_logits(plan: SoftPlan) -> Float[Tensor, "G S E P"]:
-    """The logits of a soft plan, but for a constant of each group, which no softmax of it sees.
-
-    With logits l, dispatch is exp(l - b) with b of each slot, combine exp(l - a) with a of each token: so
-    l = log combine + a, and a is log dispatch - log combine at any one slot, but for the b of that slot.
-    """
-    dispatch, combine = plan.dispatch_weight.log(), plan.combine_weight.log()
-    return combine + (dispatch - combine)[:, :, :1, :1]
 
 
 @contextmanager
@@ -128,7 +118,7 @@ class OfPosition:
 
 
 class OfImageBefore:
-    """Every token has the scores of the same position in the image before; the first those of the last."""
+    """Every token has the scores of the same position in the image before; the first image keeps its own."""
 
     def __init__(self, tokens_per_image: int) -> None:
         self.tokens_per_image = tokens_per_image
@@ -136,7 +126,7 @@ class OfImageBefore:
 
     def __call__(self, scores: Scores) -> Scores:
         images = of_images(scores, self.tokens_per_image)
-        before = images[-1:] if self.last is None else self.last
+        before = images[:1] if self.last is None else self.last
         self.last = images[-1:]
         return torch.cat([before, images[:-1]]).view(scores.shape)
 

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool
+from numpy.typing import NDArray
 
 from routerbench.checks import check_one_of
 from routerbench.costs import ExecutedFlops
 from routerbench.evaluations.figures.routers import COLUMNS, replacement_picture, replacement_rows
+from routerbench.evaluations.matching import co_occurrence, matched
 from routerbench.evaluations.measurement import Asked, Measurement, Result, entry_name, kept_results
 from routerbench.evaluations.observed import FOLDER
 from routerbench.evaluations.replacements import (
@@ -27,7 +29,7 @@ from routerbench.identity import group_id
 from routerbench.load import FinishedRun
 from routerbench.moe.surgery import moe_layers
 from routerbench.report.figures.saved import save
-from routerbench.stats import t_interval
+from routerbench.stats.matched import matched_difference
 
 STUDY = "routers"
 CONFIDENCE = 0.95
@@ -70,9 +72,10 @@ def _draw(run: FinishedRun) -> None:
 def lost(
     trained: Bool[np.ndarray, "N"], replacement: Bool[np.ndarray, "N"], prefix: str = "top1_lost_points"
 ) -> dict[str, float]:
-    """Points of accuracy lost, with their 95 % t interval over the images, each paired with itself."""
-    estimate = t_interval((100.0 * trained - 100.0 * replacement).tolist(), CONFIDENCE)
-    return {prefix: estimate.mean, f"{prefix}_low": estimate.low, f"{prefix}_high": estimate.high}
+    """Points of accuracy lost, with their 95 % interval over the images, each paired with itself."""
+    estimate = matched_difference(trained, replacement, CONFIDENCE)
+    ends = {"": estimate.mean, "_low": estimate.low, "_high": estimate.high}
+    return {f"{prefix}{end}": 100 * value for end, value in ends.items()}
 
 
 def _of_layers(scene: Scene, name: str, other: Other | None) -> Iterator[Measurement]:
@@ -83,7 +86,14 @@ def _of_layers(scene: Scene, name: str, other: Other | None) -> Iterator[Measure
     for chosen in (layers, *alone):
         place = chosen if chosen in alone else []
         mode = " ".join([called, *place, *further])
-        yield Measurement(STUDY, mode, lambda chosen=chosen: _replaced(scene, name, chosen, other))
+        rests_on = {} if other is None else {"other": _described(other)}
+        yield Measurement(STUDY, mode, lambda chosen=chosen: _replaced(scene, name, chosen, other), rests_on)
+
+
+def _described(other: Other) -> Result:
+    """Which run it is, and which training of it."""
+    trained = other.run.record["provenance"].get("finished")
+    return {"run_id": other.run.run_id, "finished": trained, "weights": other.run.weights}
 
 
 def _replaced(scene: Scene, name: str, layers: Sequence[str], other: Other | None) -> Result:
@@ -101,12 +111,27 @@ def _replaced(scene: Scene, name: str, layers: Sequence[str], other: Other | Non
         "slots_per_image": after["slots_per_image"],
         "executed_flops_per_image": after["executed_flops_per_image"],
         "first_choice_agreement": _agreement(trained, found, layers),
+        "first_choice_agreement_chance": _chance(scene, found, layers, name.endswith("matched")),
     }
 
 
 def _agreement(trained: Pass, found: Pass, layers: Sequence[str]) -> float:
     """The share of tokens with the first choice that they had, the mean over the replaced layers."""
     return float(np.mean([(trained.first[layer] == found.first[layer]).mean() for layer in layers]))
+
+
+def _chance(scene: Scene, found: Pass, layers: Sequence[str], fitted: bool) -> float:
+    """The same with the choices of another image, drawn at random; `fitted`: by experts matched to these."""
+    order = np.random.default_rng(scene.seed).permutation(len(scene.order))
+    return float(np.mean([_by_chance(scene, found, layer, order, fitted) for layer in layers]))
+
+
+def _by_chance(scene: Scene, found: Pass, layer: str, order: NDArray[np.int64], fitted: bool) -> float:
+    num_experts = scene.layers[layer].experts.num_experts
+    exchanged = found.first[layer].reshape(len(order), -1)[order].ravel()
+    together = co_occurrence(scene.trained.first[layer], exchanged, num_experts)
+    columns = matched(together) if fitted else np.arange(num_experts)
+    return float(together[np.arange(num_experts), columns].sum() / together.sum())
 
 
 def _costs(run: FinishedRun, routers: Routers) -> ExecutedFlops:

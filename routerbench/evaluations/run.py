@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import import_module
@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from routerbench.evaluations.fingerprint import of_dataset
 from routerbench.evaluations.measurement import Asked, Measurement, Result, entries_of, entry_name
 from routerbench.load import FinishedRun
 from routerbench.provenance import provenance
 from routerbench.records import keep_evaluation
 
-METHOD = 1  # of all measurements; one that the record has of an earlier method is taken again
+METHOD = 2  # of all measurements; one that the record has of another method is taken again
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,17 @@ def evaluate(run: FinishedRun, studies: Sequence[str], asked: Asked, again: bool
     ValueError for what the run cannot be asked, and UnwritableError; what was measured before stays.
     """
     origin = _origin(run, asked)
+    common = {"method": METHOD, "data": of_dataset(run.test.dataset)}
     for study in studies:
         for measurement in measurements_of(study)(run, asked):
             mode = entry_name(run, measurement.mode)
-            standing = None if again else _standing(run, study, mode)
+            rests_on = common | dict(measurement.rests_on)
+            standing = None if again else _standing(run, study, mode, rests_on)
             if standing is not None:
                 yield Entry(study, mode, standing, measured=False)
                 continue
             result, seconds = _taken(run, measurement)
-            result["origin"] = origin | {"seconds": seconds, "finished": _now()}
+            result["origin"] = rests_on | origin | {"seconds": seconds, "finished": _now()}
             keep_evaluation(run.folder, run.record, study, mode, result)
             yield Entry(study, mode, result, measured=True)
 
@@ -54,10 +57,15 @@ def measurements_of(study: str) -> Callable[[FinishedRun, Asked], Iterator[Measu
     return import_module(f"routerbench.evaluations.{study}").measurements
 
 
-def _standing(run: FinishedRun, study: str, mode: str) -> Result | None:
-    """What the record has of a mode now, which another process may have measured meanwhile."""
-    entry = entries_of(run, study).get(mode)
-    return entry if entry is not None and entry.get("origin", {}).get("method", 0) >= METHOD else None
+def _standing(run: FinishedRun, study: str, mode: str, rests_on: Mapping[str, Any]) -> Result | None:
+    """What the record has of a mode now, which another process may have measured meanwhile.
+
+    None where it rests on something else: another method, other images, other settings.
+    """
+    entry = entries_of(run, study).get(mode, {})
+    origin = entry.get("origin")
+    same = isinstance(origin, dict) and all(origin.get(name) == value for name, value in rests_on.items())
+    return entry if same else None
 
 
 def _taken(run: FinishedRun, measurement: Measurement) -> tuple[Result, float]:
@@ -78,10 +86,9 @@ def _is_told(value: Any) -> bool:
 
 
 def _origin(run: FinishedRun, asked: Asked) -> Result:
-    """What a number hangs on, or may hang on, beside its mode."""
+    """How a number was made, which does not change it but by rounding."""
     told = provenance(run.device)
     return {
-        "method": METHOD,
         "weights": run.weights,
         "precision": run.config.precision,
         "batch_size": run.config.batch_size,

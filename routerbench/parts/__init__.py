@@ -10,7 +10,7 @@ from routerbench.parts.data import (
     load_test,
 )
 from routerbench.parts.model import build_model, checkpoint_activations, load_weights, put_moe_layers, start
-from routerbench.parts.probes import FewShot, Probed, load_fewshot, load_linear_probe
+from routerbench.parts.probes import FewShot, Probed, load_fewshot, load_linear_probe, probe_sets
 from routerbench.parts.recipe import check_schedule, mix, optimizer_and_scheduler, task_loss, test_loss
 from routerbench.parts.verify import verify
 
@@ -32,6 +32,7 @@ __all__ = [
     "load_weights",
     "mix",
     "optimizer_and_scheduler",
+    "probe_sets",
     "put_moe_layers",
     "start",
     "task_loss",

@@ -47,7 +47,7 @@ def load_fewshot(config: DictConfig, data: Data | None = None) -> FewShot | None
     if "fewshot" not in config.eval:
         return None
     probe: Probe = _settings(config, "fewshot", Probe)
-    described, pool, test = _sets(config, "fewshot", data)
+    described, pool, test = probe_sets(config, "fewshot", data)
     common, labels = of_batches(described, ALONE), labels_of(pool)
     probe.draws(labels)  # refuses classes that are too small
     return FewShot(
@@ -66,7 +66,7 @@ def load_linear_probe(config: DictConfig, data: Data | None = None) -> Probed | 
     if "linear_probe" not in config.eval:
         return None
     probe: LinearProbe = _settings(config, "linear_probe", LinearProbe)
-    described, pool, test = _sets(config, "linear_probe", data)
+    described, pool, test = probe_sets(config, "linear_probe", data)
     common = of_batches(described, ALONE)
     probe.split(len(pool))  # refuses a pool that is too small
     return Probed(probe, test_loader(pool, **common), test_loader(test, **common))
@@ -81,8 +81,13 @@ def _settings(config: DictConfig, name: str, probe: Callable[..., Any]) -> Any:
         raise ValueError(f"eval.{name} cannot be built: {error}") from error
 
 
-def _sets(config: DictConfig, name: str, data: Data | None) -> tuple[DictConfig, Dataset, Dataset]:
-    """How the data of a probe are described, the images that it learns from, and those it is tested on."""
+def probe_sets(
+    config: DictConfig, name: str, data: Data | None = None
+) -> tuple[DictConfig, Dataset, Dataset]:
+    """How the data of a probe are described, the images that it learns from, and those it is tested on.
+
+    Raises ValueError for what is missing or does not fit.
+    """
     described, own = config.copy(), config.eval[name].get("data")
     if own is not None:
         described.data = own

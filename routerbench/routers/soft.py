@@ -52,12 +52,16 @@ class Soft(Router):
         if isinstance(self.phi, nn.UninitializedParameter):
             num_tokens = tokens.shape[1]
             self._shape_phi(self.capacity.slots(num_tokens, self.num_experts, num_tokens))
-        phi = self.scale.to(tokens.dtype) * _unit(self.phi.to(tokens.dtype), dim=0)
-        logits = (_unit(tokens, dim=-1) @ phi.flatten(1)).unflatten(-1, phi.shape[1:])
+        logits = self.logits(tokens)
         if self.training and self.noise_std:
             logits = logits + self.noise_std * torch.randn_like(logits)
         combine = logits.flatten(2).softmax(-1).view_as(logits)
         return Routing(SoftPlan(logits.softmax(1), combine), {})
+
+    def logits(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S E P"]:
+        """The scaled cosine of every token and slot, without noise; `phi` has its shape."""
+        phi = self.scale.to(tokens.dtype) * _unit(self.phi.to(tokens.dtype), dim=0)
+        return (_unit(tokens, dim=-1) @ phi.flatten(1)).unflatten(-1, phi.shape[1:])
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

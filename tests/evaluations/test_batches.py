@@ -42,6 +42,23 @@ def test_the_spread_counts_where_the_order_of_classes_costs_nothing() -> None:
     assert result["sensitivity_points"] == pytest.approx(100 * np.std([3, 3, 4, 2], ddof=1) / 4)
 
 
+def test_an_image_that_flips_at_random_is_no_sensitivity_to_the_order_of_classes() -> None:
+    labels = np.zeros(2000, dtype=np.int64)
+    shuffled = np.zeros((4, 2000), dtype=np.int64)
+    shuffled[:2, 0] = 1
+    ordered = np.repeat([1, 0], [3, 1997])  # 0.125 points less; the groupings vary by 0.029
+    found = compared(shuffled, ordered, labels)
+    assert found["ordered_lost_points"] == pytest.approx(0.125)
+    # t(3) = 3.182, and one more grouping about the mean of four.
+    assert found["ordered_noise_points"] == pytest.approx(3.1824 * 0.0288675 * np.sqrt(5 / 4), rel=1e-4)
+    assert found["sensitivity_points"] == pytest.approx(0.125)
+    shuffled[0, 1:4] = 1  # now they vary by more
+    found = compared(shuffled, ordered, labels)
+    assert found["ordered_noise_points"] > abs(found["ordered_lost_points"]) > 0
+    assert found["sensitivity_points"] == pytest.approx(100 * found["top1_std"])
+    assert found["num_images"] == 2000
+
+
 def test_batch_mates_matter_and_a_group_of_one_image_mends_it(trained: Any) -> None:
     run = trained(*GROUPED)
     results = {measurement.mode: measurement.take() for measurement in measurements(run, FEW)}

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +151,35 @@ def test_the_reference_is_seen_again_where_its_images_are_gone(trained: Trained,
     assert new == ["capacity_factor=0.5"]
     with np.load(path) as file:
         assert np.array_equal(file["correct"], before["correct"])
+
+
+def test_what_is_kept_of_images_is_of_the_test_set_or_damaged(tmp_path: Path) -> None:
+    from routerbench.evaluations.observed import images_path, kept_images
+
+    path = images_path(tmp_path, "trained")
+    path.parent.mkdir(parents=True)
+    right, sure = np.array([True, False, True]), np.array([0.5, 0.25, 1.0], np.float32)
+    np.savez_compressed(path, correct=right, confidence=sure)
+    kept = kept_images(tmp_path, "trained", 3)
+    assert kept is not None
+    assert [one.tolist() for one in kept] == [right.tolist(), sure.tolist()]
+    assert kept_images(tmp_path, "trained", 2) is None
+    np.savez_compressed(path, correct=right, confidence=sure.astype(np.float64))
+    assert kept_images(tmp_path, "trained", 3) is None
+    whole = path.read_bytes()
+    path.write_bytes(whole[:60] + b"\xff" * 20 + whole[80:])
+    assert kept_images(tmp_path, "trained", 3) is None
+
+
+def test_a_header_that_promises_more_than_memory_holds_is_damage(tmp_path: Path) -> None:
+    from routerbench.evaluations.observed import images_path, kept_images
+
+    path = images_path(tmp_path, "trained")
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as file, file.open("correct.npy", "w") as member:
+        header = {"descr": "|b1", "fortran_order": False, "shape": (10**14,)}
+        np.lib.format.write_array_header_1_0(member, header)
+    assert kept_images(tmp_path, "trained", 3) is None
 
 
 def test_a_dense_run_is_measured_as_it_is(trained: Trained, copied: Any) -> None:

@@ -1,6 +1,7 @@
 """Other images: folders of the run's own classes, ImageNet-C in small, and probes of the features."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -101,10 +102,13 @@ def test_imagenet_c(of_imagenet: FinishedRun, tmp_path: Path) -> None:
 
 def test_means_take_from_the_record_what_stands_there(of_imagenet: FinishedRun, tmp_path: Path) -> None:
     (tmp_path / "fog" / "1").mkdir(parents=True)
+    folder = shutil.copytree(of_imagenet.folder, tmp_path / "runs" / of_imagenet.folder.name)
+    of_imagenet = replace(of_imagenet, folder=folder)  # the trained run is that of other tests too
     record = own_record(of_imagenet.folder)
     assert record is not None
     keep_evaluation(of_imagenet.folder, record, "images", "imagenet_c/fog/1", {"top1": 0.25})
-    asked = Asked(settings=evaluations("+eval=imagenet_c", f"eval.imagenet_c.path={tmp_path}"))
+    words = ("+eval=imagenet_c", f"eval.imagenet_c.path={tmp_path}", "eval.imagenet_c.corruptions=[fog]")
+    asked = Asked(settings=evaluations(*words))
     *_, means = measurements(of_imagenet, asked)
     assert means.take()["fog/error"] == 0.75
 

@@ -14,10 +14,8 @@ from routerbench.evaluations.rescored import (
     OfPosition,
     has_scores,
     rescored,
-    soft_logits,
     without_first,
 )
-from routerbench.moe.plan import SoftPlan
 from routerbench.moe.router import Router
 
 WITH_SCORES = sorted(set(router_names()) - {"hash", "random", "uniform", "soft_identity"})
@@ -50,12 +48,14 @@ def test_scores_that_stay_as_they_are_change_nothing(name: str) -> None:
     assert all(torch.equal(value, state[key]) for key, value in router.state_dict().items())
 
 
-def test_logits_are_read_off_a_soft_plan() -> None:
-    logits = 5 * torch.randn(2, 6, 4, 3)
-    combine = logits.flatten(2).softmax(-1).view_as(logits)
-    found = soft_logits(SoftPlan(logits.softmax(1), combine))
-    constant = (found - logits).flatten(1)
-    torch.testing.assert_close(constant, constant[:, :1].expand_as(constant), atol=1e-4, rtol=0)
+@pytest.mark.parametrize("scale", [1.0, 40.0, 1000.0])
+def test_a_soft_router_of_any_sharpness_is_itself_on_its_own_scores(scale: float) -> None:
+    router, tokens = router_of("soft"), torch.randn(2, 6, 8)
+    with torch.no_grad():
+        router.get_parameter("scale").fill_(scale)
+    assert same(rescored(router, lambda scores: scores), router, tokens)
+    frozen = rescored(router, lambda scores: OfPosition(scores.mean(0))(scores))
+    assert all(weights.isfinite().all() for weights in frozen(tokens).plan.dense())
 
 
 def test_the_first_choice_is_forbidden() -> None:
@@ -83,9 +83,16 @@ def test_scores_of_the_image_before() -> None:
     # Three images of two tokens, in two groups: the second group is one image that was left over.
     change = OfImageBefore(2)
     first = torch.tensor([[[1.0], [2.0], [3.0], [4.0]]])
-    assert change(first).flatten().tolist() == [3, 4, 1, 2]  # none was before the first: the last
+    assert change(first).flatten().tolist() == [1, 2, 1, 2]  # none was before the first
     assert change(torch.tensor([[[5.0], [6.0]]])).flatten().tolist() == [3, 4]
     assert change(torch.tensor([[[7.0], [8.0]]])).flatten().tolist() == [5, 6]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_the_image_before_is_the_same_however_images_come_in_batches(batch_size: int) -> None:
+    change, images = OfImageBefore(1), torch.arange(5.0).view(5, 1, 1)
+    found = torch.cat([change(batch) for batch in images.split(batch_size)])
+    assert found.flatten().tolist() == [0, 0, 1, 2, 3]
 
 
 def test_mean_scores_of_each_position() -> None:

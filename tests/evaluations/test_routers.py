@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,16 @@ def results(run: FinishedRun, *names: str, others: tuple[FinishedRun, ...] = ())
 def test_points_lost_are_paired_by_image() -> None:
     trained, replacement = np.array([1, 1, 1, 0], dtype=bool), np.array([1, 0, 0, 1], dtype=bool)
     found = routers.lost(trained, replacement)
-    # Differences 0, 100, 100, -100: mean 25, standard deviation 95.7, t(3) = 3.18.
     assert found["top1_lost_points"] == pytest.approx(25)
-    assert found["top1_lost_points_high"] - 25 == pytest.approx(3.1824 * 95.743 / 2, rel=1e-4)
-    assert found["top1_lost_points_low"] == pytest.approx(50 - found["top1_lost_points_high"])
+    # Agresti and Min: 2.5 and 1.5 of 6 images, z = 1.96.
+    centre, half = 100 / 6, 195.996 * np.sqrt((4 / 6 - 1 / 36) / 6)
+    assert found["top1_lost_points_low"] == pytest.approx(centre - half, rel=1e-4)
+    assert found["top1_lost_points_high"] == pytest.approx(centre + half, rel=1e-4)
+
+
+def test_where_no_image_differs_the_interval_is_not_empty() -> None:
+    found = routers.lost(right := np.ones(9, dtype=bool), right)
+    assert found["top1_lost_points_low"] < found["top1_lost_points"] == 0 < found["top1_lost_points_high"]
 
 
 @pytest.mark.parametrize("router", ["token_choice", "expert_choice", "soft", "hash"])
@@ -54,6 +61,7 @@ def test_every_possible_replacement(router: str, trained: Trained) -> None:
     assert set(found) == {name + place for name, place in itertools.product(called.values(), places)}
     for result in found.values():
         assert 0 <= result["first_choice_agreement"] <= 1
+        assert 0 < result["first_choice_agreement_chance"] <= 1
         assert result["top1"] + result["top1_lost_points"] / 100 == pytest.approx(result["top1_trained"])
         assert result["top1_trained"] == pytest.approx(run.record["metrics"]["test/top1"])
         assert all(np.isfinite(value) for value in result.values())
@@ -70,6 +78,27 @@ def test_every_possible_replacement(router: str, trained: Trained) -> None:
     description = replacement_picture(found).description
     assert "costs" in description
     assert len(list(replacement_rows(found))) == len(found)
+
+
+def test_chance_is_fitted_as_the_match_is(trained: Trained) -> None:
+    run, other = trained("router=token_choice"), trained("router=token_choice", "seed=1")
+    names = ("other_seed_scores", "other_seed_scores_matched")
+    found = results(run, *names, others=(other,))
+    plain, fitted = (found[f"{name}=1 blocks.0"]["first_choice_agreement_chance"] for name in names)
+    assert fitted >= 1 / 4
+    assert fitted != plain
+
+
+def test_another_training_of_the_other_seed_is_measured_again(trained: Trained) -> None:
+    def rests_on(other: FinishedRun) -> list[Any]:
+        asked = Asked(replacements=("other_seed",), others=(other,))
+        return [one.rests_on["other"] for one in routers.measurements(run, asked)]
+
+    run, other = trained("router=token_choice"), trained("router=token_choice", "seed=1")
+    later = {**other.record["provenance"], "finished": "2099-01-01T00:00:00+00:00"}
+    again = replace(other, record={**other.record, "provenance": later})
+    assert rests_on(other)[0]["run_id"] == other.run_id
+    assert rests_on(other) == rests_on(other) != rests_on(again)
 
 
 @pytest.mark.parametrize("router", ["sigmoid_bias", "sinkhorn_expert_choice"])

@@ -79,7 +79,7 @@ def test_what_a_result_hangs_on_is_told(folder: Path, command: Any) -> None:
     command(folder, *FEW, "--seed", "3", "--batch-size", "32")
     origin = record_of(folder)["evaluations"]["capacity"]["trained"]["origin"]
     known = {name: origin[name] for name in ("method", "weights", "precision", "batch_size", "seed")}
-    assert known == {"method": 1, "weights": "raw", "precision": "fp32", "batch_size": 32, "seed": 3}
+    assert known == {"method": 2, "weights": "raw", "precision": "fp32", "batch_size": 32, "seed": 3}
     assert origin["seconds"] > 0
     assert origin["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert origin.keys() >= {"device", "commit", "finished"}
@@ -88,7 +88,7 @@ def test_what_a_result_hangs_on_is_told(folder: Path, command: Any) -> None:
 def test_what_an_earlier_method_measured_is_measured_again(folder: Path, command: Any) -> None:
     command(folder, *FEW)
     record = record_of(folder)
-    record["evaluations"]["capacity"]["trained"] = {"top1": 0.123, "origin": {"method": 0}}
+    record["evaluations"]["capacity"]["trained"] = {"top1": 0.123, "origin": {"method": 1}}
     (folder / "record.json").write_text(json.dumps(record))
     _, printed, _ = command(folder, *FEW)
     assert f"{folder.name}: 2 there, 1 measured\n" in printed
