@@ -17,7 +17,7 @@ from routerbench.modes import Mode, changeable
 from routerbench.stats.matched import matched_difference
 
 CONFIDENCE = 0.95
-SETTINGS = ("capacity_factor", "dropless", "top_k", "batch_priority")
+SETTINGS = ("capacity_factor", "dropless", "top_k", "batch_priority", "group")
 FIRST = ("top1", "executed_flops_per_image", "dropped_fraction")
 
 

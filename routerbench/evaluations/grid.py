@@ -23,7 +23,8 @@ def modes_of(run: FinishedRun, asked: Asked) -> list[Mode]:
     few = (k for k in TOP_KS if k <= (run.config.num_experts or 0))
     top_ks = asked.top_ks or ((own.top_k, *few) if "top_k" in known else (None,))
     priorities = asked.priorities or ((False, True) if "batch_priority" in known else (None,))
-    wanted = (_mode(*choice) for choice in product(factors, top_ks, priorities))
+    groups = [None if group == own.group else group for group in asked.groups] or [None]
+    wanted = (_mode(*choice) for choice in product(factors, top_ks, priorities, groups))
     return checked(run, [reference_of(run), Mode(), *wanted])
 
 
@@ -66,11 +67,13 @@ def checked(run: FinishedRun, modes: Iterable[Mode]) -> list[Mode]:
     return list(dict.fromkeys(differing(run, mode) for mode in modes))
 
 
-def _mode(factor: float | str | None, top_k: int | None, priority: bool | None) -> Mode:
-    if factor == DROPLESS:  # the order of a queue in which all are seated changes nothing
+def _mode(
+    factor: float | str | None, top_k: int | None, priority: bool | None, group: str | int | None
+) -> Mode:
+    if factor == DROPLESS:  # where all are seated, neither their order nor their batch-mates change anything
         return Mode(dropless=True, top_k=top_k)
     assert not isinstance(factor, str)
-    return Mode(capacity_factor=factor, top_k=top_k, batch_priority=priority)
+    return Mode(capacity_factor=factor, top_k=top_k, batch_priority=priority, group=group)
 
 
 def whole(run: FinishedRun, mode: Mode) -> Mode:

@@ -20,7 +20,7 @@ DESCRIPTION = (
     "without, from the smallest capacity factor, which is written beside a point, to the largest. A star: no "
     "token is dropped."
 )
-Line = tuple[int | None, bool | None]
+Line = tuple[int | None, bool | None, str | int | None]
 
 
 def capacity_picture(results: Mapping[str, Result], twin: Result | None) -> Picture:
@@ -46,7 +46,7 @@ def capacity_picture(results: Mapping[str, Result], twin: Result | None) -> Pict
 def _draw_lines(axes: Axes, results: Sequence[Result], factor: float) -> None:
     limited = [result for result in results if not result["dropless"]]
     lines: list[Line] = list(dict.fromkeys(map(_line, limited)))
-    colours = {top_k: COLOURS[place] for place, top_k in enumerate(dict.fromkeys(k for k, _ in lines))}
+    colours = {top_k: COLOURS[place] for place, top_k in enumerate(dict.fromkeys(k for k, *_ in lines))}
     for place, line in enumerate(lines):
         own = [one for one in results if _line(one) == line or (one["dropless"] and one["top_k"] == line[0])]
         own.sort(key=_size)
@@ -59,7 +59,7 @@ def _draw_lines(axes: Axes, results: Sequence[Result], factor: float) -> None:
             marker=SHAPES[place % len(SHAPES)],
             markersize=4.5,
             markerfacecolor=colour if queued else "none",
-            label=_label(line),
+            label=_label(line, tell_group=len({group for _, _, group in lines}) > 1),
         )
         if place in (0, len(lines) - 1):
             _write_factors(axes, own, factor, below=place == 0)
@@ -93,13 +93,14 @@ def _places(results: Sequence[Result], factor: float) -> tuple[list[float], list
 
 
 def _line(result: Result) -> Line:
-    return result["top_k"], result["batch_priority"]
+    return result["top_k"], result["batch_priority"], result.get("group")
 
 
-def _label(line: Line) -> str:
-    top_k, queued = line
+def _label(line: Line, tell_group: bool) -> str:
+    top_k, queued, group = line
     choices = "capacity" if top_k is None else f"top_k {top_k}"
-    return choices if queued is None else f"{choices}, {'batch priority' if queued else 'token order'}"
+    order = "" if queued is None else f", {'batch priority' if queued else 'token order'}"
+    return choices + order + (f", group {group}" if tell_group else "")
 
 
 def _size(result: Result) -> float:
