@@ -7,7 +7,7 @@ from typing import Any
 
 from routerbench.inspection.asked import Asked
 from routerbench.inspection.figures.said import Numbers
-from routerbench.inspection.kept import keep, read_kept
+from routerbench.inspection.kept import expected_of, keep, read_kept
 from routerbench.inspection.look import look
 from routerbench.inspection.numbers import numbers_of
 from routerbench.inspection.seen import Seen
@@ -52,7 +52,7 @@ def measured(run: FinishedRun, asked: Asked) -> Inspected:
 
 def _seen(run: FinishedRun, folder: Path, again: bool) -> Seen:
     training = str(run.record.get("provenance", {}).get("finished"))
-    seen = None if again else read_kept(folder, training)
+    seen = None if again else read_kept(folder, training, expected_of(run))
     if seen is None:
         seen = look(run)
         keep(folder, seen, training)
