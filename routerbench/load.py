@@ -134,7 +134,7 @@ def _change(config: DictConfig, batch_size: int | None) -> None:
 
 def _test_set(folder: Path, config: DictConfig, data_path: str | None) -> TestSet:
     """What the run was tested on, at another place where one is given."""
-    complete_source(folder, config.data.source)
+    complete_source(folder, config.data.source, data_path)
     if "path" not in config.data.source:
         if data_path is not None:
             raise ValueError(
@@ -142,7 +142,7 @@ def _test_set(folder: Path, config: DictConfig, data_path: str | None) -> TestSe
             )
         return load_test(config)
     if data_path is not None:
-        config.data.path = config.data.source.path = data_path
+        config.data.path = data_path
     try:
         return load_test(config)
     except ValueError as error:

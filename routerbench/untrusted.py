@@ -18,6 +18,7 @@ from routerbench.run_files import has_file
 
 OWN_ROUTER = re.compile(r"routerbench\.routers\.\w+\.\w+")
 OWN_SOURCE = re.compile(r"routerbench\.data\.\w+\.\w+")
+HUB = "routerbench.data.hub"
 MOST_NESTED = 30  # levels, far above those of any run
 # What a configuration need not say of its data set.
 OF_SOURCES = {
@@ -48,11 +49,12 @@ def read_config(folder: Path) -> DictConfig:
     return config
 
 
-def complete_source(folder: Path, source: Any) -> None:
-    """Give a data set what its function takes and an older run does not say; nothing is downloaded.
+def complete_source(folder: Path, source: Any, data_path: str | None = None) -> None:
+    """Give a data set what its function takes and an older run does not say, and its path where one is given.
 
-    Raises ValueError where it is not a function that makes a data set, of this package or of a module that is
-    imported already, with plain settings.
+    Functions of this package then fetch nothing that only the configuration names. Raises ValueError where
+    the hub would have to send a data set of the configuration's choice, and where it is not a function that
+    makes a data set, of this package or of a module that is imported already, with plain settings.
     """
     target = str(source.get("_target_")) if isinstance(source, DictConfig) else "None"
     function = _source_function(target)
@@ -70,6 +72,18 @@ def complete_source(folder: Path, source: Any) -> None:
     missing = {key: value for key, value in OF_SOURCES.items() if key in parameters and key not in source}
     fetching = {"download": False} if "download" in parameters else {}
     source.update({**missing, **fetching})
+    if data_path is not None and "path" in source:
+        source.path = data_path
+    elif function.__module__ == HUB:
+        _check_is_here(folder, source.get("path"))
+
+
+def _check_is_here(folder: Path, path: Any) -> None:
+    if path is not None and not Path(str(path)).is_dir():
+        raise ValueError(
+            f"path={folder} has data.source.path={path}, which the hub may have to send: if you trust it, "
+            f"name it yourself by --data-path {path}"
+        )
 
 
 def _source_function(target: str) -> Any:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
 from routerbench.commands import train
+from routerbench.data import hub
 from routerbench.data.sources import Source
 from routerbench.evaluations.observation import observe
 from routerbench.identity import identity
@@ -468,6 +469,34 @@ def test_data_that_were_downloaded_are_not_fetched_again(
     change_config(run, lambda config: config.data.source.update(download=True))
     opened(run)
     assert asked == [False, False]
+
+
+def test_the_hub_sends_what_the_user_names_alone(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def split(path: str, *words: Any) -> Any:
+        asked.append(path)
+        raise ValueError("not fetched")
+
+    monkeypatch.setattr("routerbench.data.hub.open_split", split)
+    source = identity(composed("data=hfds", "data.path=evil/set"))["data"]["source"]
+    change_config(run, lambda config: config.data.update(source=source))
+    said = (
+        "has data.source.path=evil/set, which the hub may have to send: if you trust it, name it yourself by "
+        "--data-path evil/set"
+    )
+    assert refused(run) == said
+    # Under whatever name the function goes.
+    monkeypatch.setattr("routerbench.data.sources.hfds", hub.hfds, raising=False)
+    change_config(run, lambda config: config.data.source.update(_target_="routerbench.data.sources.hfds"))
+    assert refused(run) == said
+    assert asked == []
+    assert refused(run, data_path="evil/set").startswith("not fetched")
+    change_config(run, lambda config: config.data.source.update(path=str(tmp_path)))
+    assert refused(run).startswith("not fetched")
+    assert asked == ["evil/set", str(tmp_path)]
 
 
 def test_words_of_the_command(run: Path) -> None:

@@ -1,5 +1,6 @@
 """What experts specialise in: what the class, the place and the layer before say of a token's expert."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxtyping import Int, Num
 from routerbench.inspection.seen import LayerSeen, Seen
 from routerbench.stats.information import Explained, Table, explained
 
+FEWEST_OF_CLASS = 20  # images: with fewer the share is off by more than a twentieth, in simulations
 OF_WHAT = ("class", "position", "next_layer")
 Tokens = Int[np.ndarray, "N T"]
 
@@ -38,7 +40,14 @@ def by_class(
     permutations: int,
     random: np.random.Generator,
 ) -> Explained:
-    """What the class of an image says of its tokens' experts; by chance the images have others' labels."""
+    """What the class of an image says of its tokens' experts; by chance the images have others' labels.
+
+    nan where a class has fewer than `FEWEST_OF_CLASS` images in the mean. Labels of others are in part of the
+    same class, so that they retain what (C - 1) of N - 1 images would (as in the F ratio).
+    """
+    num_present = len(np.unique(labels))
+    if num_present > 1 and len(labels) < FEWEST_OF_CLASS * num_present:
+        return Explained(math.nan, reason=f"classes have fewer than {FEWEST_OF_CLASS} images")
     of_images = experts_of_images(layer)
 
     def table(rows: Int[np.ndarray, "N E"]) -> Table:
@@ -47,7 +56,8 @@ def by_class(
         )
 
     nulls = (table(of_images[random.permutation(len(labels))]) for _ in range(permutations))
-    return explained(table(of_images), nulls, lambda values: (values[labels] * of_images).sum(1))
+    retained = (num_present - 1) / max(len(labels) - 1, 1)
+    return explained(table(of_images), nulls, lambda values: (values[labels] * of_images).sum(1), retained)
 
 
 def by_position(layer: LayerSeen, permutations: int, random: np.random.Generator) -> Explained:

@@ -43,13 +43,18 @@ def mutual_information(counts: Num[np.ndarray, "... X E"]) -> Float[np.ndarray, 
 
 
 def explained(
-    counts: Table, nulls: Iterable[Table], of_images: OfImages, confidence: float = 0.95
+    counts: Table,
+    nulls: Iterable[Table],
+    of_images: OfImages,
+    retained: float = 0.0,
+    confidence: float = 0.95,
 ) -> Explained:
-    """The share of the entropy of E that X explains: (I - I0) / (H - I0).
+    """The share of the entropy of E that X explains: (I - B) / (H - B I / H).
 
-    I is the mutual information of `counts`, H the entropy of E and I0 the mean information of `nulls`, tables
-    of the same experts with nothing but chance between the two: the bias of I, which grows with X and E, is
-    taken out (as of the adjusted mutual information, Vinh et al. 2010). All of H is 1, whatever I0 is.
+    I is the mutual information of `counts`, H the entropy of E and B the bias of I, which grows with X and E.
+    I0, the mean information of `nulls`, tables of the same experts with nothing but chance between the two,
+    is B and what nulls retain of what X explains, the part `retained` of I - B: B = (I0 - retained I) /
+    (1 - retained). All of H is 1, whatever B is.
 
     The interval is of images drawn anew, each whole, as its tokens are not independent: the infinitesimal
     jackknife. To resample images, as the bootstrap does, would itself add information. Where nothing is
@@ -61,17 +66,18 @@ def explained(
         return Explained(math.nan, reason="there is nothing to tell apart")
     drawn = np.array([mutual_information(table) for table in nulls])
     information, whole = mutual_information(counts), entropy(counts.sum(0))
-    chance, room = float(drawn.mean()), float(whole - drawn.mean())
+    bias = float(drawn.mean() - retained * information) / (1 - retained)
+    room = float(whole - bias * information / whole)
     if room < 1e-9:
         return Explained(math.nan, reason="chance explains all: there are too few images")
-    share = float(information - chance) / room
+    share = float(information - bias) / room
     of_chance = float(drawn.var())
     of_resampling = float(np.sum(_influence(counts, of_images, share) ** 2))
-    error = math.sqrt(max(of_resampling - of_chance, of_chance)) / room
+    error = math.sqrt(max(of_resampling - of_chance, of_chance)) / (room * (1 - retained))
     half = NormalDist().inv_cdf((1 + confidence) / 2) * error
     as_much = np.count_nonzero(drawn >= information - 1e-12)
     p = (1 + int(as_much)) / (1 + len(drawn))
-    return Explained(share, share - half, min(share + half, 1.0), chance / float(whole), p)
+    return Explained(share, share - half, min(share + half, 1.0), float(drawn.mean() / whole), p)
 
 
 def _influence(counts: Table, of_images: OfImages, share: float) -> Float[np.ndarray, "N"]:

@@ -79,7 +79,7 @@ def inspect(monkeypatch: pytest.MonkeyPatch) -> Run:
     """A function that runs the command with these words and gives back its exit code."""
 
     def run(*words: Any) -> int:
-        line = ["routerbench", "inspect", *map(str, words), "--device", "cpu", "--permutations", "3"]
+        line = ["routerbench", "inspect", "--device", "cpu", "--permutations", "3", *map(str, words)]
         monkeypatch.setattr(sys, "argv", line)
         with pytest.raises(SystemExit) as caught:
             cli.main()
@@ -92,7 +92,9 @@ def inspect(monkeypatch: pytest.MonkeyPatch) -> Run:
 def numbers(folder: Path) -> dict[str, float]:
     record = read_record(folder)
     assert record is not None
-    return record["evaluations"]["inspect"]["trained"]
+    kept = dict(record["evaluations"]["inspect"]["trained"])
+    assert kept.pop("origin")["method"] == 2
+    return kept
 
 
 def test_a_run_gets_numbers_pictures_and_a_page(inspect: Run, runs: dict[str, Path]) -> None:
@@ -135,6 +137,19 @@ def test_what_was_measured_is_not_measured_again(
     assert lines == ["layer,step,fraction", "blocks.1,3,0.5", "blocks.1,20,0.75"]
     assert numbers(folder) == first
     assert inspect(folder, "--again") == 2
+
+
+def test_other_null_models_are_measured(inspect: Run, runs: dict[str, Path]) -> None:
+    folder = runs["token_choice-s0"]
+    assert inspect(folder) == 0
+    assert inspect(folder, "--permutations", "4") == 0
+    first = read_record(folder)
+    assert inspect(folder, "--permutations", "4", "--seed", "7") == 0
+    second = read_record(folder)
+    assert first is not None
+    assert second is not None
+    origins = [one["evaluations"]["inspect"]["trained"]["origin"] for one in (first, second)]
+    assert [(one["permutations"], one["seed"]) for one in origins] == [(4, 0), (4, 7)]
 
 
 def test_a_soft_router_shows_its_slots(inspect: Run, runs: dict[str, Path]) -> None:

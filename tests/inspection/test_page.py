@@ -1,6 +1,9 @@
 """The page of a run: escaped, self-contained, with every picture and number."""
 
+import io
 import re
+import zipfile
+import zlib
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,8 +15,9 @@ import pytest
 from routerbench.inspection.chosen import Choice
 from routerbench.inspection.figures.shown import ShownImages
 from routerbench.inspection.gallery import Known, chapters
-from routerbench.inspection.kept import keep, read_kept
+from routerbench.inspection.kept import Expected, keep, read_kept
 from routerbench.inspection.page import page
+from routerbench.inspection.routing_of import LayerRouting
 
 if TYPE_CHECKING:
     from routerbench.inspection.seen import LayerSeen, Seen
@@ -85,9 +89,27 @@ def test_layers_without_a_grid_have_no_place_on_images(known: Known, make_layer:
     assert any("blocks.3 lie in no grid" in remark for one in chapters(alone) for remark in one.remarks)
 
 
-def test_what_was_seen_comes_back(known: Known, tmp_path: Path) -> None:
+@pytest.fixture
+def expected(known: Known) -> Expected:
+    """What the run of these layers says of them."""
+    zeros = dict.fromkeys(("gates", "share"), np.zeros((1, 5, 3), np.float32))
+    zeros |= dict.fromkeys(("gate", "slots"), np.zeros((1, 5), np.float32))
+    of_tokens: dict[str, Any] = dict.fromkeys(("expert", "first"), np.zeros((1, 5), np.int64))
+    one = LayerRouting(
+        **zeros,
+        **of_tokens,
+        dropped=np.zeros((1, 5), bool),
+        grid=(2, 2),
+        num_prefix=1,
+        dispatch=None,
+        combine=None,
+    )
+    return Expected(known.seen.labels, known.seen.class_names, {"blocks.1": one, "blocks.2": one})
+
+
+def test_what_was_seen_comes_back(known: Known, tmp_path: Path, expected: Expected) -> None:
     keep(tmp_path, known.seen, "today")
-    back = read_kept(tmp_path, "today")
+    back = read_kept(tmp_path, "today", expected)
     assert back is not None
     assert back.class_names == known.seen.class_names
     assert back.layers[1].name == "blocks.2"
@@ -96,22 +118,80 @@ def test_what_was_seen_comes_back(known: Known, tmp_path: Path) -> None:
     assert back.layers[0].gate.dtype == known.seen.layers[0].gate.dtype
 
 
-def test_what_was_kept_of_another_training_is_not_taken(known: Known, tmp_path: Path) -> None:
-    assert read_kept(tmp_path, "today") is None
+def test_what_was_kept_of_another_training_is_not_taken(
+    known: Known, tmp_path: Path, expected: Expected
+) -> None:
+    assert read_kept(tmp_path, "today", expected) is None
     keep(tmp_path, known.seen, "yesterday")
-    assert read_kept(tmp_path, "today") is None
+    assert read_kept(tmp_path, "today", expected) is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04nothing", b"\x93NUMPY"])
-def test_what_is_damaged_is_not_taken(tmp_path: Path, damage: bytes) -> None:
+def test_what_is_damaged_is_not_taken(tmp_path: Path, damage: bytes, expected: Expected) -> None:
     (tmp_path / "seen.npz").write_bytes(damage)
-    assert read_kept(tmp_path, "today") is None
+    assert read_kept(tmp_path, "today", expected) is None
 
 
-def test_what_would_run_code_is_not_taken(known: Known, tmp_path: Path) -> None:
-    objects = np.array([{"a": 1}], dtype=object)
-    np.savez(tmp_path / "seen.npz", allow_pickle=True, run="today", num_layers=objects)
-    assert read_kept(tmp_path, "today") is None
+def test_what_would_run_code_is_not_taken(tmp_path: Path, expected: Expected) -> None:
+    objects = np.array({"a": 1}, dtype=object)
+    np.savez(tmp_path / "seen.npz", allow_pickle=True, run=objects)
+    assert read_kept(tmp_path, "today", expected) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("labels", np.array([1, 1])),
+        ("labels", np.zeros(3, np.int64)),
+        ("labels", np.array([0.0, 1.0])),
+        ("predicted", np.array([0, 2])),
+        ("0/expert", np.full((2, 5), 3, np.int16)),
+        ("1/first", np.full((2, 5), -1, np.int16)),
+        ("1/together", np.zeros((4, 4), np.float32)),
+    ],
+)
+def test_what_does_not_fit_the_run_is_not_taken(
+    known: Known, tmp_path: Path, expected: Expected, name: str, value: np.ndarray
+) -> None:
+    keep(tmp_path, known.seen, "today")
+    with np.load(tmp_path / "seen.npz") as file:
+        arrays: dict[str, Any] = {**file, name: value}
+    np.savez(tmp_path / "seen.npz", **arrays)
+    assert read_kept(tmp_path, "today", expected) is None
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_what_would_fill_the_memory_is_not_read(
+    known: Known,
+    tmp_path: Path,
+    expected: Expected,
+    version: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*arguments: Any, **settings: Any) -> Any:
+        raise AssertionError("read")
+
+    # A header that says 80 terabytes, and one that is itself as long as it likes.
+    header = {"descr": "<i8", "fortran_order": False, "shape": (10**13,) if version == (1, 0) else ()}
+    text = io.BytesIO()
+    np.lib.format.write_array_header_1_0(text, header)
+    start = text.getvalue() if version == (1, 0) else b"\x93NUMPY\x02\x00\xff\xff\xff\xff"
+    with zipfile.ZipFile(tmp_path / "seen.npz", "w") as file:
+        file.writestr("run.npy", start)
+    monkeypatch.setattr(np.lib.format, "read_array", never)
+    assert read_kept(tmp_path, "today", expected) is None
+
+
+@pytest.mark.parametrize("error", [MemoryError, zlib.error])
+def test_what_cannot_be_unpacked_is_not_taken(
+    known: Known, tmp_path: Path, expected: Expected, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **settings: Any) -> Any:
+        raise error
+
+    keep(tmp_path, known.seen, "today")
+    monkeypatch.setattr(np.lib.format, "read_array", fail)
+    assert read_kept(tmp_path, "today", expected) is None
 
 
 def test_images_are_chosen(make_layer: MakeLayer, make_seen: MakeSeen) -> None:

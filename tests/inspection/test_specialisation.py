@@ -52,6 +52,15 @@ def test_an_expert_for_each_class_is_one() -> None:
     assert of_class(dropped, labels, 4) == pytest.approx(1)
 
 
+def test_fewer_images_of_a_class_than_tell_anything_are_left_out() -> None:
+    expert = RANDOM.integers(4, size=(76, NUM_PATCHES))
+    enough = by_class(layer(expert, 4), np.arange(76) % 3, 4, 20, RANDOM)
+    assert math.isfinite(enough.share)  # a class without an image is none
+    few = by_class(layer(expert, 4), np.arange(76) % 4, 4, 20, RANDOM)
+    assert math.isnan(few.share)
+    assert few.reason == "classes have fewer than 20 images"
+
+
 def test_an_expert_for_each_position_is_one() -> None:
     expert = np.tile(np.arange(NUM_PATCHES) // 4, (100, 1))
     assert by_position(layer(expert, 4), 50, RANDOM).share == pytest.approx(1)

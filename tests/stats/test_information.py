@@ -97,6 +97,25 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(effect: float) -> None
     assert np.mean([one.share for one in found]) == pytest.approx(truth, rel=0.05)
 
 
+def test_what_nulls_retain_is_no_chance() -> None:
+    # Exchanged labels are in 19 of 99 cases of the same class: without `retained` the share is 12 % too low.
+    random = np.random.default_rng(1)
+    by_classes = random.dirichlet(np.full(8, 0.3), size=20)
+    truth = float(mutual_information(by_classes) / entropy(by_classes.sum(0)))
+    labels = np.arange(100) % 20
+
+    def table(rows: np.ndarray) -> np.ndarray:
+        return np.stack([rows[labels == label].sum(0) for label in range(20)])
+
+    found = []
+    for _ in range(20):
+        gates = random.gamma(3 * by_classes[labels] + 1e-9)
+        rows = random.multinomial(16, gates / gates.sum(1, keepdims=True))
+        nulls = [table(rows[random.permutation(100)]) for _ in range(20)]
+        found.append(explained(table(rows), nulls, lambda values: values[labels].sum(1), 19 / 99).share)
+    assert np.mean(found) == pytest.approx(truth, rel=0.08)
+
+
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
