@@ -167,6 +167,7 @@ def test_a_run_leaves_a_whole_record(composed: Compose) -> None:
         "parallel",
         "best_step",
         "corrupt_images",
+        "weights_sha256",
     }
     assert {*record["provenance"]} == origin | ran
     assert (record["provenance"]["attention"], record["provenance"]["backend"]) == ("fused", "loop")

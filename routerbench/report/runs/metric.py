@@ -26,7 +26,7 @@ class Metric:
     label: str
     place: tuple[str, str, str] | None = None
 
-    def of(self, run: Run) -> float | None:
+    def of(self, run: Run) -> int | float | None:
         """The accuracy of this run, None where it has none."""
         if self.place is None:
             return run.get(f"metrics.{self.name}")
