@@ -89,8 +89,8 @@ def _asked(arguments: argparse.Namespace) -> "Asked":
     from routerbench.inspection.chosen import Choice
 
     return Asked(
-        choice=Choice(places, _names(arguments.classes), arguments.most, arguments.least),
-        layers=_names(arguments.layers),
+        choice=Choice(places, _names("--classes", arguments.classes), arguments.most, arguments.least),
+        layers=_names("--layers", arguments.layers),
         **{
             name: getattr(arguments, name)
             for name in ("weights", "device", "batch_size", "data_path", "permutations", "seed", "again")
@@ -98,13 +98,18 @@ def _asked(arguments: argparse.Namespace) -> "Asked":
     )
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    return () if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+def _names(option: str, text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if "" in names:
+        raise ValueError(f"{option}={text} has an empty name: give some, separated by commas")
+    return names
 
 
 def _places(text: str | None) -> tuple[int, ...]:
     try:
-        return tuple(int(name) for name in _names(text))
+        return tuple(int(name) for name in _names("--images", text))
     except ValueError:
         raise ValueError(f"--images={text} is no list of whole numbers: give some such as 3,17") from None
 
@@ -124,8 +129,13 @@ def _lines(outcome: "Outcome") -> Iterable[str]:
     means = [
         f"{label} {outcome.numbers[name]:.2f}" for name, label in MEANS.items() if name in outcome.numbers
     ]
-    explained = f"explained by {', '.join(means)}" if means else "nothing explains its routing"
-    return [f"{outcome.path.name}: {explained}", f"  {outcome.page}"]
+    explained = (
+        f"share of its routing's entropy explained by {', '.join(means)} (mean over layers)"
+        if means
+        else "what explains its routing is not defined: it has no entropy"
+    )
+    seeds = [f"  {outcome.seeds}"] if outcome.seeds else []
+    return [f"{outcome.path.name}: {explained}", *seeds, f"  {outcome.page}"]
 
 
 def _as_json(outcome: "Outcome") -> dict[str, object]:
@@ -134,6 +144,7 @@ def _as_json(outcome: "Outcome") -> dict[str, object]:
         "path": str(outcome.path),
         "page": page,
         "numbers": outcome.numbers,
+        "seeds": outcome.over_seeds,
         "nothing": outcome.nothing,
         "refusal": outcome.refusal,
     }

@@ -10,6 +10,7 @@ from routerbench.inspection.seen import Seen
 
 OF_EACH_CLASS = 4
 CLASSES_SHOWN = 8
+MOST_DRAWN = 64
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,13 @@ class Choice:
     least: int | None = None
 
     def places(self, seen: Seen) -> Int64[np.ndarray, "n"]:
-        """The places of the images; raises ValueError for one, or a class, that is not there."""
+        """The places of the images; raises ValueError for one, or a class, that is not there, or too many."""
+        places = self._places(seen)
+        if len(places) > MOST_DRAWN:
+            raise ValueError(f"{len(places)} images are more than a page shows: choose up to {MOST_DRAWN}")
+        return places
+
+    def _places(self, seen: Seen) -> Int64[np.ndarray, "n"]:
         if self.images:
             return _given(self.images, len(seen.labels))
         if self.classes:

@@ -1,11 +1,11 @@
 """What is known of a run's routers: read where it is there, measured where it is not."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from routerbench.evaluations.fingerprint import of_dataset
 from routerbench.inspection.asked import Asked
 from routerbench.inspection.figures.said import Numbers
 from routerbench.inspection.kept import expected_of, keep, read_kept
@@ -44,8 +44,9 @@ def measured(run: FinishedRun, asked: Asked) -> Inspected:
     other = asked.weights if asked.weights not in (None, ranked) else None
     folder = run.folder / STUDY / other if other else run.folder / STUDY
     mode = f"weights={other}" if other else "trained"
-    seen = _seen(run, folder, asked.again)
-    kept, origin = _kept(run, mode, asked.again), _origin(seen, asked)
+    data = of_dataset(run.test.dataset)
+    seen = _seen(run, folder, asked.again, data)
+    kept, origin = _kept(run, mode, asked.again), _origin(asked, data)
     if kept is None or kept.get("origin") != origin:
         kept = {**numbers_of(seen, asked.permutations, asked.seed), "origin": origin}
         keep_evaluation(run.folder, run.record, STUDY, mode, kept)
@@ -53,18 +54,18 @@ def measured(run: FinishedRun, asked: Asked) -> Inspected:
     return Inspected(run, folder, seen, numbers, {} if other else _checkpoints(run, seen, asked.again))
 
 
-def _origin(seen: Seen, asked: Asked) -> dict[str, Any]:
+def _origin(asked: Asked, data: Any) -> dict[str, Any]:
     """What the numbers hang on, beside the weights."""
     return {
         "method": METHOD,
         "permutations": asked.permutations,
         "seed": asked.seed,
-        "labels_sha256": hashlib.sha256(seen.labels.tobytes()).hexdigest(),
+        "data": data,
     }
 
 
-def _seen(run: FinishedRun, folder: Path, again: bool) -> Seen:
-    training = str(run.record.get("provenance", {}).get("finished"))
+def _seen(run: FinishedRun, folder: Path, again: bool, data: Any) -> Seen:
+    training = f"{run.record.get('provenance', {}).get('finished')} {data}"
     seen = None if again else read_kept(folder, training, expected_of(run))
     if seen is None:
         seen = look(run)

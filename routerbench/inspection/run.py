@@ -15,14 +15,14 @@ from routerbench.inspection.figures.said import Numbers
 from routerbench.inspection.figures.shown import ShownImages
 from routerbench.inspection.figures.slots import Mixtures
 from routerbench.inspection.gallery import Known, chapters
-from routerbench.inspection.measured import Inspected, measured
+from routerbench.inspection.measured import STUDY, Inspected, measured
 from routerbench.inspection.page import page
 from routerbench.inspection.routing_of import routing_of
 from routerbench.inspection.seen import LayerSeen, Seen
 from routerbench.inspection.stability import over_seeds
 from routerbench.load import FinishedRun, open_run
 from routerbench.moe.surgery import moe_layers
-from routerbench.records import own_record, write_text
+from routerbench.records import keep_evaluation, own_record, write_text
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,17 @@ class Outcome:
     nothing: str | None = None
     """A dense run has no routers, which is no fault."""
     refusal: str | None = None
+    over_seeds: dict[str, Any] | None = None
+    """How alike it is to the other seeds that were named, in the words of `stability.over_seeds`."""
+
+    @property
+    def seeds(self) -> str:
+        """The agreement over seeds in words, the mean over layers; empty where one seed was named."""
+        numbers = self.over_seeds or {}
+        found, chance = (_mean_of(numbers, name) for name in ("agreement", "agreement_null"))
+        return (
+            f"experts agree over seeds on {found:.2f} of patches, by chance {chance:.2f}" if numbers else ""
+        )
 
 
 def inspect_runs(paths: Sequence[Path], asked: Asked) -> Iterator[Outcome]:
@@ -49,7 +60,7 @@ def inspect_runs(paths: Sequence[Path], asked: Asked) -> Iterator[Outcome]:
                 inspected.append(found)
         seeds = over_seeds([one.seen for one in inspected]) if len(inspected) > 1 else {}
         for one in inspected:
-            yield _drawn(one, seeds, len(inspected), asked)
+            yield _drawn(one, seeds, inspected, asked)
 
 
 def _by_configuration(paths: Sequence[Path]) -> list[list[Path]]:
@@ -84,18 +95,34 @@ def _opened(path: Path, asked: Asked) -> Inspected | Outcome:
         return Outcome(path, refusal=str(error))
 
 
-def _drawn(one: Inspected, seeds: Numbers, num_seeds: int, asked: Asked) -> Outcome:
+def _drawn(one: Inspected, seeds: Numbers, all_seeds: Sequence[Inspected], asked: Asked) -> Outcome:
     try:
+        if seeds:
+            _keep_seeds(one, all_seeds, seeds)
         layers = _layers(one.seen, asked.layers)
         known = _known(one, layers, asked.choice)
-        found = chapters(replace(known, seeds=seeds, num_seeds=num_seeds))
+        found = chapters(replace(known, seeds=seeds, num_seeds=len(all_seeds)))
         for drawn in (drawn for chapter in found for drawn in chapter.drawn):
             drawn.save(one.folder)
         path = one.folder / "index.html"
         write_text(path, page(one.run.record, layers, one.numbers, found))
     except (ValueError, OSError) as error:
         return Outcome(one.run.folder, refusal=str(error))
-    return Outcome(one.run.folder, one.numbers, path)
+    return Outcome(one.run.folder, one.numbers, path, over_seeds=dict(seeds) or None)
+
+
+def _keep_seeds(one: Inspected, all_seeds: Sequence[Inspected], numbers: Numbers) -> None:
+    """Put the stability over these seeds into the record, under their names."""
+    named = ",".join(str(seed) for seed in sorted(other.run.config.seed for other in all_seeds))
+    runs = {other.run.run_id: str(other.run.record["provenance"].get("finished")) for other in all_seeds}
+    keep_evaluation(
+        one.run.folder, one.run.record, STUDY, f"seeds={named}", {**numbers, "origin": {"runs": runs}}
+    )
+
+
+def _mean_of(numbers: Numbers, name: str) -> float:
+    values = [float(value) for key, value in numbers.items() if key.rpartition("/")[2] == name]
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _layers(seen: Seen, names: Sequence[str]) -> list[LayerSeen]:

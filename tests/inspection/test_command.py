@@ -158,10 +158,20 @@ def test_a_soft_router_shows_its_slots(inspect: Run, runs: dict[str, Path]) -> N
     assert not (runs["soft-s0"] / "inspect" / "stability_over_seeds.csv").exists()
 
 
-def test_seeds_of_a_configuration_are_compared(inspect: Run, runs: dict[str, Path]) -> None:
+def test_seeds_of_a_configuration_are_compared(
+    inspect: Run, runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     both = [runs["token_choice-s0"], runs["token_choice-s1"]]
     assert inspect(*both) == 0
-    assert all((folder / "inspect" / "stability_over_seeds.csv").exists() for folder in both)
+    printed = capsys.readouterr().out
+    for folder in both:
+        assert (folder / "inspect" / "stability_over_seeds.csv").exists()
+        record = read_record(folder)
+        assert record is not None
+        kept = record["evaluations"]["inspect"]["seeds=0,1"]
+        assert set(kept["origin"]["runs"]) == {one.name for one in both}
+        agreement, chance = (kept[f"blocks.1/{name}"] for name in ("agreement", "agreement_null"))
+        assert f"over seeds on {agreement:.2f} of patches, by chance {chance:.2f}\n" in printed
 
 
 def test_runs_with_nothing_to_see_do_not_stop_the_others(
@@ -186,6 +196,9 @@ def test_runs_with_nothing_to_see_do_not_stop_the_others(
         (["--most", "0"], "--most=0 must be a whole number of at least 1"),
         (["--batch-size", "0"], "--batch-size=0 must be a whole number of at least 1"),
         (["--seed", "-1"], "--seed=-1 must be a whole number of at least 0"),
+        (["--most", "100000"], "355 images are more than a page shows: choose up to 64"),
+        (["--layers", ","], "--layers=, has an empty name: give some, separated by commas"),
+        (["--classes", ""], "--classes= has an empty name: give some, separated by commas"),
         (["--layers", "blocks.9"], "--layers=blocks.9 is not one of: blocks.1"),
         (["--classes", "cat"], "--classes=cat is not one of: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
         (["--images", "1", "--most", "2"], "argument --most: not allowed with argument --images"),
