@@ -210,11 +210,16 @@ def test_what_another_command_measured_meanwhile_is_kept(
     folder: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from routerbench.evaluations import run
+    from routerbench.evaluations.fingerprint import of_dataset
+    from routerbench.load import open_run
     from routerbench.records import keep_evaluation
+
+    data = of_dataset(open_run(folder, device="cpu").test.dataset)
+    origin = {"method": run.METHOD, "seconds": 1.0, "data": data}
 
     def beside() -> dict[str, Any]:
         keep_evaluation(folder, record_of(folder), "routers", "random", {"b": 2.0})
-        keep_evaluation(folder, record_of(folder), "batches", "group=1", {"a": 3.0, "origin": ORIGIN})
+        keep_evaluation(folder, record_of(folder), "batches", "group=1", {"a": 3.0, "origin": origin})
         return {"a": 1.0}
 
     monkeypatch.setattr(run, "measurements_of", study_of(beside, lambda: {"a": -1.0}))
@@ -222,9 +227,6 @@ def test_what_another_command_measured_meanwhile_is_kept(
     assert f"{folder.name}: 1 there, 1 measured\n" in printed
     found = record_of(folder)["evaluations"]
     assert (found["routers"]["random"], found["batches"]["group=1"]["a"]) == ({"b": 2.0}, 3.0)
-
-
-ORIGIN = {"method": 1, "seconds": 1.0}
 
 
 def test_two_commands_at_once_lose_nothing(folder: Path) -> None:
