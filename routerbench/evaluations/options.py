@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from routerbench.checks import check_count, check_one_of, check_positive
+from routerbench.evaluations.names import REPLACEMENTS, STUDIES
 
-STUDIES = ("capacity", "compute", "batches", "routers", "images")
 FLAGS = {"true": True, "false": False}
 
 
@@ -58,7 +58,7 @@ def checked(arguments: argparse.Namespace) -> Options:
         "top_ks": _each(arguments, "top_k", _count),
         "priorities": _each(arguments, "batch_priority", _flag),
         "groups": _each(arguments, "group", _group),
-        "replacements": _each(arguments, "replace", lambda _, word: word),
+        "replacements": _each(arguments, "replace", _replacement),
         "num_groupings": arguments.groupings,
         "seed": arguments.seed,
     }
@@ -109,6 +109,11 @@ def _group(option: str, word: str) -> str | int:
     if not word.isdecimal() or not int(word):
         raise ValueError(f"{option}={word} is neither image nor a number of images")
     return int(word)
+
+
+def _replacement(option: str, word: str) -> str:
+    check_one_of(option, word, REPLACEMENTS)
+    return word
 
 
 def _study(option: str, word: str) -> str:

@@ -21,6 +21,7 @@ from routerbench.evaluations.matching import (
     matched,
     reordered,
 )
+from routerbench.evaluations.names import CONTROLS, OF_ANOTHER_RUN, REPLACEMENTS
 from routerbench.evaluations.observation import Observation, observe
 from routerbench.evaluations.rescored import (
     Kept,
@@ -37,10 +38,6 @@ from routerbench.moe.layer import MoE
 from routerbench.moe.plan import Plan, SparsePlan
 from routerbench.moe.router import Router
 from routerbench.moe.surgery import moe_layers, take_shape
-
-CONTROLS = ("uniform", "soft_identity", "hash", "random")
-OF_ANOTHER_RUN = ("other_seed", "other_seed_matched", "other_seed_scores", "other_seed_scores_matched")
-NAMES = (*CONTROLS, "drop_first", "frozen", "shuffled", "other_layer", *OF_ANOTHER_RUN)
 
 Routers = Mapping[str, Router]
 
@@ -167,7 +164,7 @@ def impossible(scene: Scene, others: list[Other]) -> dict[str, str]:
         reasons |= dict.fromkeys(("uniform", "soft_identity"), "its groups hold several images")
     if mixes or not all(hasattr(layer.router, "capacity") for layer in layers):
         reasons |= dict.fromkeys(("hash", "random"), "its slots do not hold a token each")
-    learned = [name for name in NAMES if name not in CONTROLS]
+    learned = [name for name in REPLACEMENTS if name not in CONTROLS]
     if not all(has_scores(layer.router) for layer in layers):
         return reasons | dict.fromkeys(learned, "its routers have no scores")
     if min(layer.experts.num_experts for layer in layers) < 2:

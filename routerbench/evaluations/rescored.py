@@ -10,11 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from routerbench.moe.plan import SoftPlan
-from routerbench.moe.router import Router, Routing
+from routerbench.moe.router import Router, Routing, SoftRouter
 from routerbench.moe.scorer import Scorer
 from routerbench.moe.sparse import SparseRouter
 from routerbench.moe.surgery import moe_layers
-from routerbench.routers.soft import Soft
 
 Scores = Float[Tensor, "G S *E"]
 """Of every token for every expert (G, S, E), of Soft MoE for every slot (G, S, E, P)."""
@@ -29,14 +28,14 @@ class Rescored(Router, ABC):
 
 def has_scores(router: Router) -> bool:
     """Whether `rescored` knows the scores of this router: sparse ones with a gate, and Soft MoE."""
-    return isinstance(router, SparseRouter | Soft)
+    return isinstance(router, SparseRouter | SoftRouter)
 
 
 def rescored(router: Router, change: Change) -> Rescored:
     """The router with other scores; the router itself stays as it is."""
     if isinstance(router, SparseRouter):
         return RescoredSparse(router, change)
-    assert isinstance(router, Soft), type(router)
+    assert isinstance(router, SoftRouter), type(router)
     return RescoredSoft(router, change)
 
 
@@ -71,7 +70,7 @@ class ChangedScorer(Scorer):
 class RescoredSoft(Rescored):
     """Soft MoE with changed logits."""
 
-    def __init__(self, plain: Soft, change: Change) -> None:
+    def __init__(self, plain: SoftRouter, change: Change) -> None:
         super().__init__()
         self.plain = plain
         self.change = change
@@ -79,7 +78,7 @@ class RescoredSoft(Rescored):
 
     def forward(self, tokens: Float[Tensor, "G S D"]) -> Routing:
         """Softmax of the changed logits over tokens to dispatch, and over slots to combine."""
-        assert isinstance(self.plain, Soft)
+        assert isinstance(self.plain, SoftRouter)
         logits = self.change(self.plain.logits(tokens))
         combine = logits.flatten(2).softmax(-1).view_as(logits)
         return Routing(SoftPlan(logits.softmax(1), combine), {})

@@ -6,15 +6,13 @@ import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
-from routerbench.checks import check_one_of
 from routerbench.costs import ExecutedFlops
 from routerbench.evaluations.figures.routers import COLUMNS, replacement_picture, replacement_rows
 from routerbench.evaluations.matching import co_occurrence, matched
 from routerbench.evaluations.measurement import Asked, Measurement, Result, entry_name, kept_results
+from routerbench.evaluations.names import OF_ANOTHER_RUN, REPLACEMENTS
 from routerbench.evaluations.observed import FOLDER
 from routerbench.evaluations.replacements import (
-    NAMES,
-    OF_ANOTHER_RUN,
     Other,
     Pass,
     Routers,
@@ -40,10 +38,8 @@ def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
 
     At the end the picture of all that the record then holds.
 
-    Without names it is all that are possible. Raises ValueError for one that is unknown or not for this run.
+    Without names it is all that are possible. Raises ValueError for one that is not for this run.
     """
-    for name in asked.replacements:
-        check_one_of("--replace", name, NAMES)
     if not moe_layers(run.model):
         if asked.replacements:
             raise ValueError(
@@ -56,7 +52,7 @@ def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
     for name in asked.replacements:
         if name in reasons:
             raise ValueError(f"--replace={name} is not for {run.run_id}: {reasons[name]}")
-    for name in asked.replacements or [name for name in NAMES if name not in reasons]:
+    for name in asked.replacements or [name for name in REPLACEMENTS if name not in reasons]:
         for other in others if name in OF_ANOTHER_RUN else [None]:
             yield from _of_layers(scene, name, other)
     _draw(run)

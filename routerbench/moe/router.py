@@ -52,3 +52,11 @@ class Router(nn.Module, ABC):
         known = torch.amp.is_autocast_available(device)
         with torch.autocast(device, enabled=False) if known else nullcontext():
             return super().__call__(tokens.to(torch.promote_types(tokens.dtype, torch.float32)))
+
+
+class SoftRouter(Router, ABC):
+    """A router whose slots are mixtures, by the softmax of its logits over the tokens of a group."""
+
+    @abstractmethod
+    def logits(self, tokens: Float[Tensor, "G S D"]) -> Float[Tensor, "G S E P"]:
+        """How much every token has to do with every slot, without noise."""

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from routerbench.checks import check_count, check_not_negative
 from routerbench.moe.plan import SoftPlan
-from routerbench.moe.router import Router, Routing
+from routerbench.moe.router import Routing, SoftRouter
 from routerbench.moe.slots import Capacity
 
 
-class Soft(Router):
+class Soft(SoftRouter):
     """Every slot is a learned mixture of an image's tokens, every output a mixture of all slots.
 
     Each expert has `slots_per_expert` slots. When that is None, the capacity settings and the number of

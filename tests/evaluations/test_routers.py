@@ -13,7 +13,8 @@ import torch
 from routerbench.evaluations import routers
 from routerbench.evaluations.figures.routers import replacement_picture, replacement_rows
 from routerbench.evaluations.measurement import Asked
-from routerbench.evaluations.replacements import NAMES, Other, Scene, impossible, standing_in, take
+from routerbench.evaluations.names import REPLACEMENTS
+from routerbench.evaluations.replacements import Other, Scene, impossible, standing_in, take
 from routerbench.evaluations.rescored import replaced
 from routerbench.load import FinishedRun
 from routerbench.moe.plan import SparsePlan
@@ -50,12 +51,12 @@ def test_every_possible_replacement(router: str, trained: Trained) -> None:
     found = results(run, others=(run, other, trained("router=dense")))
     reasons = impossible(Scene(run, 0), [Other(other, Scene(run, 0))])
     expected = {
-        "token_choice": set(NAMES),
-        "expert_choice": set(NAMES),
-        "soft": set(NAMES) - {"hash", "random"},
+        "token_choice": set(REPLACEMENTS),
+        "expert_choice": set(REPLACEMENTS),
+        "soft": set(REPLACEMENTS) - {"hash", "random"},
         "hash": {"uniform", "soft_identity", "hash", "random"},
     }[router]
-    assert set(NAMES) - set(reasons) == expected
+    assert set(REPLACEMENTS) - set(reasons) == expected
     places = ("", " blocks.0", " blocks.1")
     called = {name: f"{name}=1" if name.startswith("other_seed") else name for name in expected}
     assert set(found) == {name + place for name, place in itertools.product(called.values(), places)}
@@ -180,7 +181,6 @@ def test_routers_come_back_after_an_error(trained: Trained) -> None:
 @pytest.mark.parametrize(
     ("words", "name", "text"),
     [
-        (["router=token_choice"], "hush", "--replace=hush is not one of: uniform, "),
         (["router=dense"], "hash", "--replace=hash is not for RUN: it has no MoE layer"),
         (["router=soft"], "hash", "--replace=hash is not for RUN: its slots do not hold a token each"),
         (["router=hash"], "frozen", "--replace=frozen is not for RUN: its routers have no scores"),

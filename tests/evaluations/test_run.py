@@ -151,6 +151,12 @@ def test_a_run_that_is_refused_does_not_stop_the_others(folder: Path, trained: T
         (["x", "--top-k", "1,none"], "--top-k=none must be a whole number of at least 1"),
         (["x", "--batch-priority", "yes"], "--batch-priority=yes is not one of: true, false"),
         (["x", "--group", "images"], "--group=images is neither image nor a number of images"),
+        (
+            ["x", "--replace", "random,hush"],
+            "--replace=hush is not one of: uniform, soft_identity, hash, random, drop_first, frozen, "
+            "shuffled, other_layer, other_seed, other_seed_matched, other_seed_scores, "
+            "other_seed_scores_matched (did you mean hash?)",
+        ),
         (["x", "--groupings", "0"], "--groupings=0 must be a whole number of at least 1"),
         (
             ["x", "batch_size=3"],
