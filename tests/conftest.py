@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
     from routerbench.moe.experts import Experts
     from routerbench.moe.layer import MoE
 
@@ -29,6 +32,13 @@ torch.set_num_threads(1)  # the tests are small, and may run beside something el
 settings.register_profile("routerbench", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("routerbench")
 
+BROWSER_OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-dev-shm-usage",
+)
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}
 
 
@@ -140,6 +150,24 @@ def golden() -> ReadGolden:
         return Golden(meta, dtype, arrays)
 
     return read
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Chrome]":
+    """One browser for all tests of this file."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    driver = shutil.which("chromedriver")
+    chromium = shutil.which("chromium")
+    if driver is None or chromium is None:
+        pytest.skip("chromium and chromedriver are not installed: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for option in BROWSER_OPTIONS:
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
 """The page in a real browser: Debian's chromium with its driver, or none and these tests are skipped."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,33 +22,7 @@ MakeLayer = Callable[..., "LayerSeen"]
 MakeSeen = Callable[..., "Seen"]
 Opened = Callable[..., "Chrome"]
 
-OPTIONS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-dev-shm-usage",
-)
-LOGS = {"browser": "ALL", "performance": "ALL"}
 LAYERS = ("blocks.1", "blocks.3", "stages.2.blocks.10.of_a_long_name")
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Chrome]":
-    """One browser for all tests of this file."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    driver = shutil.which("chromedriver")
-    chromium = shutil.which("chromium")
-    if driver is None or chromium is None:
-        pytest.skip("chromium and chromedriver are not installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for option in OPTIONS:
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", LOGS)
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
 
 
 @pytest.fixture
@@ -92,7 +65,7 @@ def opened(browser: "Chrome", text: str, tmp_path: Path) -> Opened:
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         browser.get("about:blank")
-        for log in LOGS:
+        for log in ("browser", "performance"):
             browser.get_log(log)
         browser.get(path.as_uri())
         return browser

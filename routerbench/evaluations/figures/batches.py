@@ -6,10 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routerbench.evaluations.measurement import Result
+from routerbench.report.boards.evaluated import MOST_POINTS
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import ACCENT, FAINT, INK, WIDTH_INCHES, WORSE, drawing, short
 
-MARKED_POINTS = 0.1  # a configuration that is more sensitive than that is marked
 COLUMNS = ("mode", "grouping", "top1")
 
 
@@ -62,7 +62,7 @@ def _draw(axes: Axes, place: int, result: Result) -> None:
 def _words(results: Mapping[str, Result]) -> str:
     parts = [
         f"{mode}: sensitivity {result['sensitivity_points']:.2f} points"
-        + (" (marked)" if result["sensitivity_points"] > MARKED_POINTS else "")
+        + (" (marked)" if result["sensitivity_points"] > MOST_POINTS else "")
         + f", {100 * result['changed_fraction']:.1f} % of predictions change"
         for mode, result in results.items()
     ]

@@ -2,8 +2,7 @@
 
 import base64
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,35 +24,9 @@ EVALUATIONS = {
     "batches": {"group=image": {"sensitivity_points": 0.5}},
     "routers": {"random": {"top1_lost_points": 12.5}},
 }
-OPTIONS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-dev-shm-usage",
-)
-LOGS = {"browser": "ALL", "performance": "ALL"}
 SHOWN = (
     "return [...document.querySelectorAll('.board tbody tr:not([hidden]) th')].map(name => name.innerText)"
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Chrome]":
-    """One browser for all tests of this file."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    driver = shutil.which("chromedriver")
-    chromium = shutil.which("chromium")
-    if driver is None or chromium is None:
-        pytest.skip("chromium and chromedriver are not installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for option in OPTIONS:
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", LOGS)
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
 
 
 @pytest.fixture
@@ -69,7 +42,7 @@ def opened(browser: "Chrome", results: Path, write_run: WriteRun, page_of: PageO
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         browser.get("about:blank")
-        for log in LOGS:
+        for log in ("browser", "performance"):
             browser.get_log(log)
         browser.get(path.as_uri() + fragment)
         return browser
