@@ -15,4 +15,5 @@ def refuse(reason: object) -> int:
 def say(line: str) -> None:
     """One of many processes says it for all: they stop for the same reason."""
     if int(os.environ.get("RANK", "0")) == 0:
-        print("\n".join(map(printable, line.split("\n"))), file=sys.stderr)
+        # In one write, its end too: lines of processes that share an unbuffered stderr would run together.
+        sys.stderr.write("\n".join([*map(printable, line.split("\n")), ""]))
