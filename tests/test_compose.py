@@ -154,7 +154,25 @@ def test_a_configuration_is_without_hydra_and_whole() -> None:
         (["runtime.retry_oom=x"], "runtime.retry_oom=x: Value 'x' is not a valid bool (type str)"),
         (["model.arguments=3"], "model.arguments=3: Cannot assign int to Dict[str, Any]"),
         (["seed=0,1"], "seed=0,1 gives several values: add -m to run them all"),
-        (["seed"], "Error parsing override 'seed': missing EQUAL at '<EOF>'"),
+        (["seed"], "seed is not a setting with its value: write setting=value"),
+        (
+            ["router=soft", "seed=1,"],
+            """seed=1, cannot be read: where that is one value, write "seed='1,'", with both quotes""",
+        ),
+        (
+            ["data.path=/a=b"],
+            """data.path=/a=b cannot be read: where that is one value, write "data.path='/a=b'", with """
+            "both quotes",
+        ),
+        (
+            ["data.path=/it's é"],
+            """data.path=/it's é cannot be read: where that is one value, write "data.path='/it\\'s é'", """
+            "with both quotes",
+        ),
+        (
+            ["sweep=demo"],
+            "sweep=demo: nothing is chosen there that it could replace: write +sweep=demo",
+        ),
     ],
 )
 def test_an_error_is_one_line(words: list[str], text: str) -> None:

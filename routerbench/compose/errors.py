@@ -10,6 +10,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from routerbench.checks import did_you_mean
 
+TO_ADD = "To append to your default list use "  # what Hydra says of a group without a choice
+
 
 def one_line(error: Exception, overrides: Sequence[str]) -> str:
     """What is wrong with the command, naming the setting, its value and what would do."""
@@ -17,6 +19,8 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = sorted(error.options)
         return f"{group}={name} is not one of: {', '.join(options)}{did_you_mean(name, options)}"
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         key = cause.full_key
@@ -26,9 +30,21 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
             return f"{word} is not a setting{_known_beside(key, overrides)}"
         return f"{word}: {str(cause).splitlines()[0]}"
     first, *more = str(error).strip().splitlines()
-    if more and (isinstance(error, OverrideParseException) or first.endswith(":")):
+    if more and first.endswith(":"):
         return f"{first.removesuffix(':')}: {more[0]}"
+    if more and more[0].startswith(TO_ADD):
+        added = more[0].removeprefix(TO_ADD)
+        return f"{added.removeprefix('+')}: nothing is chosen there that it could replace: write {added}"
     return first
+
+
+def _unreadable(word: str) -> str:
+    """A word that Hydra's grammar has no meaning for: most often one value with signs in it."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return f"{word} is not a setting with its value: write setting=value"
+    escaped = value.replace("'", "\\'")
+    return f"""{word} cannot be read: where that is one value, write "{key}='{escaped}'", with both quotes"""
 
 
 def _known_beside(key: str, overrides: Sequence[str]) -> str:
