@@ -113,6 +113,21 @@ def test_a_folder_of_the_user_adds_choices(tmp_path: Path) -> None:
     assert config.data.source._target_ == "routerbench.data.sources.digits"
 
 
+def test_a_sweep_of_the_user_is_never_run_without_its_cells(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    file = tmp_path / "sweep" / "mine.yaml"
+    for text, setting in (
+        ("hydra: {sweeper: {params: {seed: '0,1'}}}", "hydra.sweeper.params"),
+        ("union: [{seed: 0}]", "union"),
+    ):
+        file.write_text(f"# @package _global_\n{text}\n")
+        with pytest.raises(ValueError, match=f"^{setting} gives several runs: add -m to run them all$"):
+            compose_sweep(["+sweep=mine"], str(tmp_path), multirun=False)
+        compose_sweep(["+sweep=mine"], str(tmp_path), multirun=True)
+        (alone,) = compose_sweep(["+sweep=mine", "seed=5", "hydra.mode=RUN"], str(tmp_path), False).cells
+        assert alone.settings["seed"] == 5
+
+
 def test_a_configuration_is_without_hydra_and_whole() -> None:
     (config,) = composed()
     assert "hydra" not in config
@@ -141,6 +156,11 @@ def test_a_configuration_is_without_hydra_and_whole() -> None:
         (
             ["+sweep=pocket_gates,pocket_scales"],
             "+sweep=pocket_gates,pocket_scales are several sweeps: give each a command of its own",
+        ),
+        (
+            ["runtime.retry=failed,oom"],
+            "runtime.retry=failed,oom are several values for the same runs, each of which is run once: "
+            "give one",
         ),
         (["union=[]"], "union=[]: union is for files of sweeps: write one, see docs/sweeps.md"),
         (["+router.topk=3"], "+router.topk=3: router.topk is not a setting"),

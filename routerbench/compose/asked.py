@@ -11,7 +11,7 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from routerbench.compose.cells import Cell, Sweep, name, varied
@@ -82,6 +82,8 @@ def compose_sweep(overrides: Sequence[str], config_dir: str | None, multirun: bo
         if not multirun and not swept:
             words = [str(word.input_line) for word in command.words]
             whole = command.composer.whole(words)
+            if whole.hydra.mode is None:
+                _refuse_several(whole)
             if whole.hydra.mode != RunMode.MULTIRUN:
                 return Sweep([_cell(words, "", of_program(whole))], whole, multirun=False)
         if not multirun and command.outer.hydra.mode != RunMode.MULTIRUN:
@@ -125,6 +127,13 @@ def _line(composer: Composer, words: Sequence[str]) -> str | None:
     return None
 
 
+def _refuse_several(whole: DictConfig) -> None:
+    """What a file says of several runs, where only one is asked for."""
+    for setting in ("hydra.sweeper.params", "union"):
+        if OmegaConf.select(whole, setting):
+            raise ValueError(f"{setting} gives several runs: add -m to run them all")
+
+
 def _refuse_new_keys(words: Sequence[Override], composer: Composer) -> None:
     """A key added with `+` is read by nothing, unless it chooses a file or is an argument of the model."""
     for word in words:
@@ -134,10 +143,14 @@ def _refuse_new_keys(words: Sequence[Override], composer: Composer) -> None:
 
 
 def _refuse_of_sweeps(words: Sequence[Override]) -> None:
-    """What is a matter of files: which sweep it is, and of which products."""
+    """What is a matter of files: which sweep it is, of which products; and what gives no further run."""
     for word in words:
         if word.key_or_group == "sweep" and word.is_sweep_override():
             raise ValueError(f"{word.input_line} are several sweeps: give each a command of its own")
+        if word.key_or_group.startswith("runtime.") and word.is_sweep_override():
+            raise ValueError(
+                f"{word.input_line} are several values for the same runs, each of which is run once: give one"
+            )
         if word.key_or_group == "union":
             raise ValueError(
                 f"{word.input_line}: union is for files of sweeps: write one, see docs/sweeps.md"
