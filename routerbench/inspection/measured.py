@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from routerbench.evaluations.fingerprint import of_dataset
+from routerbench.evaluations.found import is_number
+from routerbench.evaluations.measurement import entries_of
 from routerbench.inspection.asked import Asked
 from routerbench.inspection.figures.said import Numbers
 from routerbench.inspection.kept import expected_of, keep, read_kept
@@ -50,7 +52,7 @@ def measured(run: FinishedRun, asked: Asked) -> Inspected:
     if kept is None or kept.get("origin") != origin:
         kept = {**numbers_of(seen, asked.permutations, asked.seed), "origin": origin}
         keep_evaluation(run.folder, run.record, STUDY, mode, kept)
-    numbers = {name: value for name, value in kept.items() if name != "origin"}
+    numbers = {name: value for name, value in kept.items() if is_number(value)}
     return Inspected(run, folder, seen, numbers, {} if other else _checkpoints(run, seen, asked.again))
 
 
@@ -74,7 +76,7 @@ def _seen(run: FinishedRun, folder: Path, again: bool, data: Any) -> Seen:
 
 
 def _kept(run: FinishedRun, mode: str, again: bool) -> dict[str, Any] | None:
-    return None if again else run.record.get("evaluations", {}).get(STUDY, {}).get(mode)
+    return None if again else entries_of(run, STUDY).get(mode)
 
 
 def _checkpoints(run: FinishedRun, seen: Seen, again: bool) -> dict[int, dict[str, float]]:
@@ -94,5 +96,6 @@ def _by_step(numbers: Numbers) -> dict[int, dict[str, float]]:
     steps: dict[int, dict[str, float]] = {}
     for name, value in numbers.items():
         layer, _, step = name.rpartition(AT_STEP)
-        steps.setdefault(int(step), {})[layer] = value
+        if step.isdecimal() and is_number(value):
+            steps.setdefault(int(step), {})[layer] = value
     return dict(sorted(steps.items()))

@@ -152,6 +152,43 @@ def test_other_null_models_are_measured(inspect: Run, runs: dict[str, Path]) -> 
     assert [(one["permutations"], one["seed"]) for one in origins] == [(4, 0), (4, 7)]
 
 
+def change_kept(folder: Path, kept: Any) -> None:
+    record = read_record(folder)
+    assert record is not None
+    found = record.setdefault("evaluations", {}).setdefault("inspect", {})
+    found |= {
+        name: {**found.get(name, {}), **one} if isinstance(one, dict) else one for name, one in kept.items()
+    }
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+def test_numbers_of_a_record_that_are_none_are_passed_over(runs: dict[str, Path]) -> None:
+    from routerbench.inspection.asked import Asked
+    from routerbench.inspection.measured import measured
+    from routerbench.load import open_run
+
+    folder, asked = runs["token_choice-s0"], Asked(permutations=3)
+    first = measured(open_run(folder, device="cpu"), asked)
+    change_kept(
+        folder, {"trained": {"class": "x"}, "checkpoints": {"a/agreement_at_x": 1, "a/agreement_at_3": "1"}}
+    )
+    second = measured(open_run(folder, device="cpu"), asked)
+    assert second.numbers == {name: value for name, value in first.numbers.items() if name != "class"}
+    assert second.checkpoints == {}
+
+
+def test_a_record_with_no_results_where_they_stand_is_refused(
+    inspect: Run, runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = runs["token_choice-s0"]
+    change_kept(folder, {"trained": "x"})
+    assert inspect(folder) == 2
+    assert capsys.readouterr().err == (
+        f"routerbench: path={folder} has a record.json whose evaluations are not results by study and mode: "
+        "take them out of it, and they are measured again\n"
+    )
+
+
 def test_a_soft_router_shows_its_slots(inspect: Run, runs: dict[str, Path]) -> None:
     assert inspect(runs["soft-s0"], "--classes", "3,7") == 0
     assert (runs["soft-s0"] / "inspect" / "dispatch_blocks.1.svg").exists()

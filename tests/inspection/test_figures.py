@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from routerbench.inspection.figures import by_class, by_layer, by_position, images, looks, pairs, per_image
+from routerbench.inspection.figures import (
+    by_class,
+    by_layer,
+    by_position,
+    images,
+    looks,
+    pairs,
+    per_image,
+    stability,
+)
 from routerbench.inspection.figures.looks import EXPERT_COLOURS, EXPERT_HATCHES, look_of
 from routerbench.inspection.figures.said import beside, chance, interval, number
 from routerbench.inspection.figures.shown import ShownImages, caption
 from routerbench.inspection.figures.slots import Mixtures, dispatch_maps
 from routerbench.inspection.figures.stability import over_checkpoints, over_seeds
 from routerbench.inspection.figures.training import over_training
+from routerbench.report.figures.style import FAINT
 from routerbench.report.figures.svg import svg
 
 if TYPE_CHECKING:
@@ -36,6 +46,10 @@ NUMBERS = {
 
 def two_images() -> ShownImages:
     return ShownImages(np.array([0, 1]), np.random.default_rng(0).random((2, 4, 4, 3)))
+
+
+def key(picture: Any) -> list[str]:
+    return [text.get_text() for legend in picture.figure.legends for text in legend.get_texts()]
 
 
 def texts(picture: Any) -> list[str]:
@@ -77,6 +91,37 @@ def test_a_load_is_over_its_mean(make_layer: MakeLayer) -> None:
     assert texts(drawn.picture) == ["1.33", "1.67", "0.00", "0.89", "1.11"]
 
 
+def test_loads_have_a_key_where_there_is_no_room_for_numbers(make_layer: MakeLayer) -> None:
+    picture = by_layer.load_map([make_layer(EXPERT, num_experts=32)]).picture
+    assert texts(picture) == []
+    assert key(picture) == ["none", "the mean", "twice that or more"]
+
+
+def test_names_of_many_layers_do_not_run_into_each_other(make_layer: MakeLayer) -> None:
+    names = [f"stages.2.blocks.{number}" for number in range(1, 27, 2)]
+    numbers = {
+        f"{name}/{what}": 0.5 for name in names for what in ("class", "weight_similarity", "agreement")
+    }
+    layers = [make_layer(EXPERT, name=name) for name in names]
+    for drawn in (
+        by_layer.specialisation_by_layer(layers, numbers),
+        pairs.similarity_by_depth(layers, numbers),
+        stability.over_seeds(names, numbers, 2),
+    ):
+        assert drawn is not None
+        below = drawn.picture.figure.axes[0].get_xticklabels()
+        assert [label.get_text() for label in below] == names
+        assert {label.get_rotation() for label in below} == {45}
+
+
+def test_the_legend_of_many_layers_leaves_room_for_the_lines() -> None:
+    drawn = stability.over_checkpoints({1: {f"blocks.{number}": 0.5 for number in range(24)}})
+    assert drawn is not None
+    figure = drawn.picture.figure
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_tightbbox().y0 >= 0
+
+
 def test_specialisation_is_drawn_with_its_interval(make_layer: MakeLayer) -> None:
     drawn = by_layer.specialisation_by_layer([make_layer(EXPERT)], NUMBERS)
     assert drawn is not None
@@ -91,6 +136,13 @@ def test_patches_of_an_image_by_expert(make_layer: MakeLayer) -> None:
     rows = per_image.patches_cdf([layer]).rows
     of_first = [row[3] for row in rows if row[1] == 0]
     assert of_first == [0.5, 0.5, 1, 1, 1, 1]  # none, one, two ... patches at most
+
+
+def test_experts_that_the_legend_does_not_name_are_grey(make_layer: MakeLayer) -> None:
+    picture = per_image.patches_cdf([make_layer(EXPERT, num_experts=32)]).picture
+    assert key(picture) == [str(expert) for expert in (0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15)]
+    assert {line.get_color() for line in picture.figure.axes[0].get_lines()[16:]} == {FAINT}
+    assert picture.description.endswith("Experts from 16 on are grey.")
 
 
 def test_experts_of_an_image(make_layer: MakeLayer) -> None:
@@ -224,6 +276,15 @@ def test_pictures_are_saved_with_their_numbers(make_layer: MakeLayer, tmp_path: 
     assert lines[0] == "layer,expert,slots_over_mean"
     assert len(lines) == 4
     assert svg(drawn.picture, "p").startswith("<svg ")
+
+
+def test_letters_that_a_font_lacks_are_no_warning(
+    make_layer: MakeLayer, make_seen: MakeSeen, tmp_path: Path
+) -> None:
+    layer = make_layer(EXPERT)
+    seen = make_seen(layer, labels=[0, 1], names=("水", "森"))
+    by_class.class_maps(seen, [layer], NUMBERS).save(tmp_path)
+    assert "水" in (tmp_path / "experts_by_class.svg").read_text(encoding="utf-8")
 
 
 def test_names_of_others_are_no_formulas(make_layer: MakeLayer, make_seen: MakeSeen) -> None:

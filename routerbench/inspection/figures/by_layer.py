@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from routerbench.inspection.figures.drawn import Drawn, Row
+from routerbench.inspection.figures.looks import name_layers
 from routerbench.inspection.figures.said import Numbers, number
-from routerbench.inspection.figures.tones import TWICE, draw_numbers
+from routerbench.inspection.figures.tones import DARKEST, TWICE, draw_numbers, tone_key
 from routerbench.inspection.seen import LayerSeen
 from routerbench.report.figures.marks import COLOURS, SHAPES
 from routerbench.report.figures.picture import Picture
@@ -15,7 +16,7 @@ from routerbench.report.figures.style import INK, MUTED, WIDTH_INCHES, drawing, 
 
 LOAD = (
     "Slots that each expert fills on the test images over the mean of its layer: 1 is an even load, 0 an "
-    "expert that no token reaches. A stronger tone is more, the strongest twice the mean or more."
+    "expert that no token reaches."
 )
 SPECIALISATION = (
     "The share of the routing's entropy in each layer that the class of the image explains, and the place of "
@@ -33,12 +34,13 @@ def load_map(layers: Sequence[LayerSeen]) -> Drawn:
         load = layer.share.sum(0, dtype=np.float64)
         loads[row, : layer.num_experts] = load / max(load.mean(), 1e-12)
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 0.28 * len(layers) + 0.7), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, 0.28 * len(layers) + 0.95), layout="constrained")
         axes = figure.subplots()
         draw_numbers(axes, loads, TWICE, 2)
         axes.set_yticks(range(len(layers)), [short(layer.name, 24) for layer in layers], color=INK)
         axes.set_xticks(range(most) if most <= 16 else [0, most - 1])
         axes.set_xlabel("expert")
+        tone_key(figure, {"none": 0.0, "the mean": DARKEST / 2, "twice that or more": DARKEST})
     rows: list[Row] = [
         (layer.name, expert, float(loads[row, expert]))
         for row, layer in enumerate(layers)
@@ -75,7 +77,7 @@ def specialisation_by_layer(layers: Sequence[LayerSeen], numbers: Numbers) -> Dr
                 capsize=2,
                 label=label,
             )
-        axes.set_xticks(range(len(names)), [short(name, 16) for name in names])
+        name_layers(axes, names)
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylabel("explained share of entropy")
         axes.grid(axis="y")

@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from routerbench.report.figures.marks import COLOURS, LINES
-from routerbench.report.figures.style import INK, MUTED, PAPER
+from routerbench.report.figures.style import INK, MUTED, PAPER, short
 
 # Okabe and Ito's, but for their black, which on an image is a shadow: instead of it Tol's wine.
 EXPERT_COLOURS = (*COLOURS, "#F0E442", "#882255")
 EXPERT_HATCHES = ("", "///", "...", "\\\\\\", "+++", "---", "ooo", "|||")
 DROPPED_HATCH = "xxxx"
 MOST_COLUMNS = 9
+MOST_LETTERS = 70  # below a picture, side by side
 Item = TypeVar("Item")
 
 
@@ -69,6 +70,14 @@ def expert_legend(figure: Figure, num_experts: int, dropped: bool) -> None:
 def in_lines(items: Sequence[Item], columns: int) -> list[Item]:
     """In the order in which a legend of so many columns, which it fills one by one, is read line by line."""
     return [item for column in range(columns) for item in items[column::columns]]
+
+
+def name_layers(axes: Axes, names: Sequence[str]) -> None:
+    """The layers below a picture of one column each, slanted where they would run into each other."""
+    labels = [short(name, 24) for name in names]
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    fits = len(labels) * max(map(len, labels)) <= MOST_LETTERS
+    axes.set_xticks(range(len(labels)), labels, size=8, **({} if fits else slanted))
 
 
 def whole_numbers(axes: Axes, columns: int, rows: int) -> None:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routerbench.inspection.figures.drawn import Drawn, Row
-from routerbench.inspection.figures.looks import whole_numbers
+from routerbench.inspection.figures.looks import name_layers, whole_numbers
 from routerbench.inspection.figures.said import Numbers, number
 from routerbench.inspection.figures.tones import DARKEST, draw_numbers, draw_tones, tone_key
 from routerbench.inspection.seen import LayerSeen
@@ -70,7 +70,7 @@ def similarity_by_depth(layers: Sequence[LayerSeen], numbers: Numbers) -> Drawn 
                 range(len(layers)), value, marker=SHAPES[place], label=KINDS[kind], markersize=4
             )
             line.set(color=COLOURS[place], linestyle=LINES[place])
-        axes.set_xticks(range(len(layers)), [short(layer.name, 16) for layer in layers])
+        name_layers(axes, [layer.name for layer in layers])
         axes.set_ylabel("similarity of two experts")
         axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=8, labelcolor=MUTED)

@@ -1,6 +1,7 @@
 """Experts of an image, and patches of an image by expert (Videau et al. 2025, Fig. 8)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -10,7 +11,7 @@ from routerbench.inspection.figures.looks import in_lines, line_of
 from routerbench.inspection.seen import LayerSeen
 from routerbench.report.figures.panels import panels
 from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import ACCENT, MUTED, drawing, short
+from routerbench.report.figures.style import ACCENT, FAINT, MUTED, drawing, short
 
 PATCHES = (
     "The fraction of the images of which an expert has at most so many patches, a line an expert; a line "
@@ -40,11 +41,12 @@ def patches_cdf(layers: Sequence[LayerSeen]) -> Drawn:
             at = np.arange(counts.max() + 2)
             for expert in range(layer.num_experts):
                 below = np.searchsorted(np.sort(counts[:, expert]), at, side="right") / len(counts)
-                axes.step(at, below, where="post", linewidth=1.2, label=str(expert), **line_of(expert))
+                axes.step(at, below, where="post", linewidth=1.2, label=str(expert), **_line(expert))
                 rows += [(layer.name, expert, int(x), float(y)) for x, y in zip(at, below, strict=True)]
             axes.set_title(short(layer.name, 24), size=8)
             axes.set_ylim(0, 1.02)
             axes.set_xlim(0, at[-1])
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(axis="y")
         handles, names = grid[0].get_legend_handles_labels()
         columns = min(len(names), 8)
@@ -59,10 +61,14 @@ def patches_cdf(layers: Sequence[LayerSeen]) -> Drawn:
             frameon=False,
             labelcolor=MUTED,
         )
+    words = f"{PATCHES} Experts from {MOST_NAMED} on are grey." if len(names) > MOST_NAMED else PATCHES
     columns = ("layer", "expert", "patches", "fraction_of_images_with_at_most_these")
-    return Drawn(
-        "patches_per_image", Picture("Patches of an image by expert", PATCHES, figure), columns, rows
-    )
+    return Drawn("patches_per_image", Picture("Patches of an image by expert", words, figure), columns, rows)
+
+
+def _line(expert: int) -> dict[str, Any]:
+    """The look of an expert that the legend names; all others are grey."""
+    return line_of(expert) if expert < MOST_NAMED else {"color": FAINT, "zorder": 1}
 
 
 def experts_per_image(layers: Sequence[LayerSeen]) -> Drawn:

@@ -6,12 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from routerbench.inspection.figures.drawn import Drawn, Row
-from routerbench.inspection.figures.looks import line_of
+from routerbench.inspection.figures.looks import line_of, name_layers
 from routerbench.inspection.figures.said import Numbers, number
 from routerbench.report.figures.marks import COLOURS, SHAPES
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import MUTED, WIDTH_INCHES, drawing, short
 
+NAMES_A_LINE = 4
 SEEDS = {
     "agreement": "patches with the same expert",
     "agreement_null": "the same by chance",
@@ -48,7 +49,7 @@ def over_seeds(layers: Sequence[str], numbers: Numbers, num_seeds: int) -> Drawn
             at = [layers.index(str(row[0])) + 0.1 * (place - 1) for row in own]
             values = [float(row[2]) for row in own]
             axes.scatter(at, values, s=26, c=COLOURS[place], marker=SHAPES[place], label=label)
-        axes.set_xticks(range(len(layers)), [short(layer, 16) for layer in layers])
+        name_layers(axes, layers)
         axes.set_xlim(-0.5, len(layers) - 0.5)
         axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
         axes.set_ylabel("fraction")
@@ -63,8 +64,9 @@ def over_checkpoints(agreement: Mapping[int, Mapping[str, float]]) -> Drawn | No
     if not agreement:
         return None
     layers = list(next(iter(agreement.values())))
+    height = 2.3 + 0.18 * (len(layers) // NAMES_A_LINE)  # of the legend
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 2.3), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
         axes = figure.subplots()
         for place, layer in enumerate(layers):
             values = [by_layer[layer] for by_layer in agreement.values()]
@@ -79,7 +81,9 @@ def over_checkpoints(agreement: Mapping[int, Mapping[str, float]]) -> Drawn | No
         axes.set_ylabel("tokens with the same first choice")
         axes.set_ylim(0, 1.02)
         axes.grid(axis="y")
-        figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8, labelcolor=MUTED)
+        figure.legend(
+            loc="outside upper center", ncols=NAMES_A_LINE, frameon=False, fontsize=8, labelcolor=MUTED
+        )
     rows: list[Row] = [
         (layer, step, value) for step, own in agreement.items() for layer, value in own.items()
     ]

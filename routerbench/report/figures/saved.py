@@ -2,6 +2,7 @@
 
 import csv
 import io
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def save(
     Raises UnwritableError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}), warnings.catch_warnings():
+        # Letters that matplotlib's own font lacks are boxes in the PNG; who shows the SVG has them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         with replaced(folder / f"{name}.svg") as path:
             picture.figure.savefig(path, format="svg", facecolor=PAPER, metadata={"Date": None})
         with replaced(folder / f"{name}.png") as path:
