@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from routerbench.data.corruptions import TOP1, corruption_means
 from routerbench.data.extra import ExtraImages, existing
+from routerbench.data.fingerprint import Fingerprint, of_dataset, of_folder, of_several
 from routerbench.data.loaders import test_loader
 from routerbench.evaluate import predict
-from routerbench.evaluations.fingerprint import Fingerprint, of_dataset, of_folder, of_several
 from routerbench.evaluations.measurement import Asked, Measurement, Result, kept_results
 from routerbench.fewshot import check_features, fewshot
 from routerbench.linear_probe import linear_probe

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routerbench.evaluations.fingerprint import of_dataset
 from routerbench.inspection.asked import Asked
 from routerbench.inspection.figures.said import Numbers
 from routerbench.inspection.kept import expected_of, keep, read_kept
@@ -44,7 +43,7 @@ def measured(run: FinishedRun, asked: Asked) -> Inspected:
     other = asked.weights if asked.weights not in (None, ranked) else None
     folder = run.folder / STUDY / other if other else run.folder / STUDY
     mode = f"weights={other}" if other else "trained"
-    data = of_dataset(run.test.dataset)
+    data = run.test.fingerprint
     seen = _seen(run, folder, asked.again, data)
     kept, origin = _kept(run, mode, asked.again), _origin(asked, data)
     if kept is None or kept.get("origin") != origin:

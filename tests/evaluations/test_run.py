@@ -95,6 +95,20 @@ def test_what_an_earlier_method_measured_is_measured_again(folder: Path, command
     assert record_of(folder)["evaluations"]["capacity"]["trained"]["top1"] != 0.123
 
 
+def test_what_an_earlier_method_or_other_images_left_is_not_drawn(folder: Path, command: Any) -> None:
+    command(folder, *FEW)
+    record = record_of(folder)
+    kept = record["evaluations"]["capacity"]
+    kept["capacity_factor=0.75"] = {"top1": 0.123, "origin": {"method": 1}}
+    elsewhere = kept["trained"]["origin"] | {"data": {"number": 3, "sha256": "0"}}
+    kept["capacity_factor=0.25"] = kept["capacity_factor=0.5"] | {"origin": elsewhere}
+    (folder / "record.json").write_text(json.dumps(record))
+    assert command(folder, *FEW)[0] == 0
+    rows = (folder / "eval" / "capacity.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0] for row in rows} == {"dropless=true", "trained", "capacity_factor=0.5"}
+    assert record_of(folder) == record  # what was measured is kept
+
+
 def test_other_weights_have_a_place_of_their_own(folder: Path, command: Any) -> None:
     command(folder, *FEW)
     shutil.copy(folder / "weights.safetensors", folder / "weights_ema.safetensors")
@@ -216,12 +230,12 @@ def test_what_another_command_measured_meanwhile_is_kept(
     folder: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from routerbench.evaluations import run
-    from routerbench.evaluations.fingerprint import of_dataset
+    from routerbench.evaluations.measurement import METHOD
     from routerbench.load import open_run
     from routerbench.records import keep_evaluation
 
-    data = of_dataset(open_run(folder, device="cpu").test.dataset)
-    origin = {"method": run.METHOD, "seconds": 1.0, "data": data}
+    data = open_run(folder, device="cpu").test.fingerprint
+    origin = {"method": METHOD, "seconds": 1.0, "data": data}
 
     def beside() -> dict[str, Any]:
         keep_evaluation(folder, record_of(folder), "routers", "random", {"b": 2.0})
