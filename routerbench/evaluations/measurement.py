@@ -17,12 +17,8 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Measurement:
-    """One entry of a record's `evaluations.<study>.<mode>`; what stands there is not taken again.
+    """One entry of a study in a record, which is taken unless it stands there on the same basis."""
 
-    Unless it rests on something else, by its `origin`.
-    """
-
-    study: str
     mode: str
     """As the settings would be typed that differ from the run's own."""
     take: Callable[[], Result]
