@@ -1,6 +1,6 @@
 """The folder of a run: whole, of this version, with the weights that were written, or refused in one line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from routerbench.records import SCHEMA, is_of, read_record
+from routerbench.identity import group_id
+from routerbench.records import SCHEMA, is_of, own_record, read_record
 from routerbench.weights import FILES, Weights, ranked_kind, read_weights, sha256_of
 
 MOST_BYTES = {"config.yaml": 2**17, "record.json": 2**27}  # far above those of any run
@@ -35,6 +36,14 @@ def refusing(folder: Path) -> Iterator[None]:
             f"path={folder} has a config.yaml of which nothing can be made ({type(error).__name__}: "
             f"{_one_line(error)}): give another run"
         ) from error
+
+
+def by_configuration(folders: Iterable[Path]) -> list[list[Path]]:
+    """The folders in their order, each once, those whose runs differ by their seed alone together."""
+    groups: dict[str, list[Path]] = {}
+    for folder in {folder.resolve(): folder for folder in folders}.values():
+        groups.setdefault(_configuration(folder), []).append(folder)
+    return list(groups.values())
 
 
 def has_file(folder: Path, name: str) -> bool:
@@ -102,6 +111,14 @@ def checked_weights(folder: Path, record: dict[str, Any] | None, choice: str | N
             "another): bring it back, or train the run again"
         )
     return read_weights(folder, setting="path", choice=kind)
+
+
+def _configuration(folder: Path) -> str:
+    try:
+        record = own_record(folder)
+        return str(folder) if record is None else group_id(record["config"])
+    except (ValueError, OSError, KeyError, TypeError):  # what is wrong with it is said when it is opened
+        return str(folder)
 
 
 def _is_sound(record: dict[str, Any]) -> bool:

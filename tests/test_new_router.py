@@ -86,6 +86,12 @@ def test_a_finished_run_of_it_is_opened_where_its_file_is_trusted(folder: Path) 
     opened = routerbench(folder, *asked, "--import", "mine/first_come.py")
     assert (opened.returncode, opened.stderr) == (0, "")
     assert "capacity  trained  top1" in opened.stdout
-    for wrong, problem in (("mine", "is no file of Python"), ("router.py", "is no file of Python")):
+    (folder / "mine" / "types.py").touch()
+    problems = {
+        "mine": "is no file of Python",
+        "router.py": "is no file of Python",
+        "mine/types.py": "has the name of a module that is imported already, types: give ",
+    }
+    for wrong, problem in problems.items():
         refused = routerbench(folder, *asked, "--import", wrong)
         assert (refused.returncode, problem in refused.stderr) == (2, True)

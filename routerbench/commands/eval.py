@@ -86,11 +86,20 @@ def _nothing(
 def _opened(
     arguments: argparse.Namespace, asked_for: options.Options
 ) -> "Iterator[tuple[FinishedRun | dict[str, Any], tuple[FinishedRun, ...]]]":
-    """Each run, or its refusal, and the other runs where a study takes two: all in memory at once."""
+    """Each run, or its refusal, and where a study takes two its other seeds: these are in memory at once."""
+    from routerbench.run_files import by_configuration
+
     if "routers" not in asked_for.studies:
         yield from ((_open(arguments, folder), ()) for folder in asked_for.folders)
         return
-    opened = [_open(arguments, folder) for folder in asked_for.folders]
+    for folders in by_configuration(asked_for.folders):
+        yield from _together(arguments, folders)
+
+
+def _together(
+    arguments: argparse.Namespace, folders: Sequence[Path]
+) -> "Iterator[tuple[FinishedRun | dict[str, Any], tuple[FinishedRun, ...]]]":
+    opened = [_open(arguments, folder) for folder in folders]
     for one in opened:
         yield one, tuple(run for run in opened if run is not one and not isinstance(run, dict))
 

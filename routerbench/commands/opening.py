@@ -36,7 +36,12 @@ def import_modules(files: Sequence[Path]) -> None:
             raise ValueError(f"--import={file} is no file of Python: give one, such as mine/my_router.py")
         sys.path.insert(0, str(file.parent.resolve()))
         try:
-            import_module(file.stem)
+            imported = import_module(file.stem)
         except Exception as error:  # of whatever it does
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise ValueError(f"--import={file} cannot be imported: {reason}") from error
+        if Path(imported.__file__ or "").resolve() != file.resolve():
+            raise ValueError(
+                f"--import={file} has the name of a module that is imported already, {file.stem}: give "
+                "the file another name"
+            )

@@ -42,7 +42,7 @@ def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
         with evaluated_in(run.model, mode):  # refuses what cannot be, before anything is measured
             pass
         name = " ".join([f"group={group}", *_beyond_usual(asked)])
-        yield Measurement(STUDY, name, lambda mode=mode: sensitivity(held(), mode, asked))
+        yield Measurement(name, lambda mode=mode: sensitivity(held(), mode, asked))
     _draw(run)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 
 from routerbench.evaluations.calibration import calibration
 from routerbench.evaluations.capacity_files import draw
-from routerbench.evaluations.grid import STUDY, modes_of, reference_of, whole
+from routerbench.evaluations.grid import modes_of, reference_of, whole
 from routerbench.evaluations.measurement import Asked, Measurement, Result
 from routerbench.evaluations.observation import Observation
 from routerbench.evaluations.observed import file_name, keep_images, kept_images, observed_in
@@ -27,7 +27,7 @@ def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
     Raises ValueError, before the first, for a mode that the run cannot have.
     """
     for mode in modes_of(run, asked):
-        yield Measurement(STUDY, mode.name, partial(_measure, run, mode))
+        yield Measurement(mode.name, partial(_measure, run, mode))
     draw(run)
 
 

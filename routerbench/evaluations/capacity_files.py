@@ -43,7 +43,7 @@ def _table(
     columns = [name for name in next(iter(results.values())) if name != "origin"]
     rows: list[list[object]] = [[mode, *map(result.get, columns)] for mode, result in results.items()]
     if twin is not None:
-        told: dict[str, Any] = {name: twin["metrics"][f"test/{name}"] for name in TWIN_METRICS}
+        told: dict[str, Any] = {name: twin["metrics"].get(f"test/{name}") for name in TWIN_METRICS}
         told["executed_flops_per_image"] = twin["cost"]["flops_per_image_eval"]
         rows.append(["dense twin", *map(told.get, columns)])
     return ["mode", *columns], rows

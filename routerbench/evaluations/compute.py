@@ -11,7 +11,6 @@ from routerbench.evaluations.observed import observed_in
 from routerbench.load import FinishedRun
 from routerbench.modes import Mode, changeable
 
-STUDY = "compute"
 FACTOR = 0.5  # without another word
 SEVERAL = 8  # images of a group, as in the studies
 
@@ -22,7 +21,7 @@ def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
     Raises ValueError, before the first, for a mode that the run cannot have.
     """
     for mode in modes_of(run, asked):
-        yield Measurement(STUDY, mode.name, partial(_measure, run, mode))
+        yield Measurement(mode.name, partial(_measure, run, mode))
 
 
 def modes_of(run: FinishedRun, asked: Asked) -> list[Mode]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from routerbench.evaluations.compute_numbers import extremes
 from routerbench.evaluations.figures.compute import compute_picture
 from routerbench.evaluations.figures.gallery import gallery_picture
-from routerbench.evaluations.gallery import look_at
+from routerbench.evaluations.gallery import Looked, look_at
 from routerbench.evaluations.observation import Observation
 from routerbench.evaluations.observed import FOLDER, file_name, write_csv
 from routerbench.load import FinishedRun
@@ -32,21 +32,16 @@ def write_files(run: FinishedRun, mode: Mode, seen: Observation, flops: Float[np
     most, least = extremes(seen.slots.sum(1), NUM_SHOWN)
     with evaluated_in(run.model, mode):
         shown = look_at(run, np.concatenate([most, least]))
-    rows = [
-        [
-            one.place,
-            names[one.label],
-            names[one.predicted],
-            float(one.slots),
-            *one.by_token.flatten().tolist(),
-        ]
-        for one in shown
-    ]
-    tokens = [
-        f"slots_of_patch_{place}" for place in range(max((one.by_token.size for one in shown), default=0))
-    ]
-    picture = gallery_picture(shown[: len(most)], shown[len(most) :], names)
-    save(folder, f"{name}_gallery", picture, ["index", "label", "predicted", "slots", *tokens], rows)
+    if shown:
+        tokens = [f"slots_of_patch_{place}" for place in range(shown[0].by_token.size)]
+        columns = ["index", "label", "predicted", "slots", *tokens]
+        picture = gallery_picture(shown[: len(most)], shown[len(most) :], names)
+        save(folder, f"{name}_gallery", picture, columns, [_of_image(one, names) for one in shown])
+
+
+def _of_image(one: Looked, names: tuple[str, ...]) -> list[object]:
+    slots = [float(one.slots), *one.by_token.flatten().tolist()]
+    return [one.place, names[one.label], names[one.predicted], *slots]
 
 
 def _by_image(seen: Observation, flops: Float[np.ndarray, "N"]) -> Iterator[list[object]]:

@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from routerbench.data.corruptions import TOP1, corruption_means
 from routerbench.data.extra import ExtraImages, existing
+from routerbench.data.fingerprint import Fingerprint, of_dataset, of_folder, of_several
 from routerbench.data.loaders import test_loader
 from routerbench.evaluate import predict
-from routerbench.evaluations.fingerprint import Fingerprint, of_dataset, of_folder, of_several
 from routerbench.evaluations.measurement import Asked, Measurement, Result, kept_results
 from routerbench.fewshot import check_features, fewshot
 from routerbench.linear_probe import linear_probe
@@ -59,11 +59,11 @@ def _of_sets(run: FinishedRun, sets: dict[str, ExtraImages]) -> Iterator[Measure
     for name, images in sets.items():
         found[name] = of_folder(existing(images.name, images.path))
         rests_on = {"settings": _settings(images), "images": found[name]}
-        yield Measurement(STUDY, name, partial(take, name), rests_on)
+        yield Measurement(name, partial(take, name), rests_on)
     for name in dict.fromkeys(name.split("/")[0] for name in sets if "/" in name):
         parts = [part for part in sets if part.split("/")[0] == name]
         rests_on = {"parts": parts, "images": of_several([found[part] for part in parts])}
-        yield Measurement(STUDY, name, partial(_means, run, name, parts, taken, take), rests_on)
+        yield Measurement(name, partial(_means, run, name, parts, taken, take), rests_on)
 
 
 def _settings(images: ExtraImages) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _of_probe(run: FinishedRun, config: DictConfig, name: str) -> Measurement:
         "settings": _without_paths(OmegaConf.to_container(config.eval[name], resolve=True)),
         "images": of_several([of_dataset(pool), of_dataset(test)]),
     }
-    return Measurement(STUDY, mode, partial(PROBES[name], run, config), rests_on)
+    return Measurement(mode, partial(PROBES[name], run, config), rests_on)
 
 
 def _fewshot(run: FinishedRun, config: DictConfig) -> Result:

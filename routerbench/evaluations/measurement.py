@@ -9,18 +9,16 @@ from omegaconf import DictConfig, OmegaConf
 from routerbench.load import FinishedRun
 from routerbench.records import own_record
 
+METHOD = 2  # of all measurements; one that the record has of another method is taken again
+
 Result = dict[str, Any]
 """Numbers by name, as JSON."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One entry of a record's `evaluations.<study>.<mode>`; what stands there is not taken again.
+    """One entry of a study in a record, which is taken unless it stands there on the same basis."""
 
-    Unless it rests on something else, by its `origin`.
-    """
-
-    study: str
     mode: str
     """As the settings would be typed that differ from the run's own."""
     take: Callable[[], Result]
@@ -55,9 +53,21 @@ def entry_name(run: FinishedRun, mode: str) -> str:
     return mode if run.weights == ranked else f"weights={run.weights} {mode}"
 
 
+def basis_of(run: FinishedRun) -> dict[str, Any]:
+    """What every number of this run rests on: how it is measured, and on which images."""
+    return {"method": METHOD, "data": run.test.fingerprint}
+
+
+def rests_on(entry: Result, basis: Mapping[str, Any]) -> bool:
+    """Whether an entry of the record was measured on this basis, by its `origin`."""
+    origin = entry.get("origin")
+    return isinstance(origin, dict) and all(origin.get(name) == value for name, value in basis.items())
+
+
 def kept_results(run: FinishedRun, study: str) -> dict[str, Result]:
-    """What the record holds now of a study with the weights of this run, by mode."""
-    kept = entries_of(run, study)
+    """What the record holds, by mode, of a study of the weights of this run on its images as they are now."""
+    basis = basis_of(run)
+    kept = {name: entry for name, entry in entries_of(run, study).items() if rests_on(entry, basis)}
     of_weights = entry_name(run, "")
     names = {name: name.removeprefix(of_weights) for name in kept if name.startswith(of_weights)}
     return {mode: kept[name] for name, mode in names.items() if not mode.startswith("weights=")}

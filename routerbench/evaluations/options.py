@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routerbench.checks import check_count, check_one_of, check_positive
+from routerbench.checks import check_count, check_not_negative, check_one_of, check_positive
 from routerbench.evaluations.names import REPLACEMENTS, STUDIES
 
 FLAGS = {"true": True, "false": False}
@@ -49,6 +49,7 @@ def checked(arguments: argparse.Namespace) -> Options:
     for name in ("groupings", "threads"):
         if getattr(arguments, name) is not None:
             check_count(f"--{name}", getattr(arguments, name))
+    check_not_negative("--seed", arguments.seed)
     folders = [word for word in arguments.words if Path(word).is_dir() or "=" not in word]
     if not folders:
         raise ValueError("eval needs folders of finished runs, such as results/runs/*")

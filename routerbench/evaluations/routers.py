@@ -36,9 +36,8 @@ CONFIDENCE = 0.95
 def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
     """One for each replacement of all MoE layers at once, and of each layer alone where there are several.
 
-    At the end the picture of all that the record then holds.
-
-    Without names it is all that are possible. Raises ValueError for one that is not for this run.
+    Without names in `asked` it is every replacement that is possible; at the end the picture of all that the
+    record then holds is drawn. Raises ValueError for a replacement that is not for this run.
     """
     if not moe_layers(run.model):
         if asked.replacements:
@@ -83,7 +82,7 @@ def _of_layers(scene: Scene, name: str, other: Other | None) -> Iterator[Measure
         place = chosen if chosen in alone else []
         mode = " ".join([called, *place, *further])
         rests_on = {} if other is None else {"other": _described(other)}
-        yield Measurement(STUDY, mode, lambda chosen=chosen: _replaced(scene, name, chosen, other), rests_on)
+        yield Measurement(mode, lambda chosen=chosen: _replaced(scene, name, chosen, other), rests_on)
 
 
 def _described(other: Other) -> Result:

@@ -10,13 +10,18 @@ from typing import Any
 
 import torch
 
-from routerbench.evaluations.fingerprint import of_dataset
-from routerbench.evaluations.measurement import Asked, Measurement, Result, entries_of, entry_name
+from routerbench.evaluations.measurement import (
+    Asked,
+    Measurement,
+    Result,
+    basis_of,
+    entries_of,
+    entry_name,
+    rests_on,
+)
 from routerbench.load import FinishedRun
 from routerbench.provenance import provenance
 from routerbench.records import keep_evaluation
-
-METHOD = 2  # of all measurements; one that the record has of another method is taken again
 
 
 @dataclass(frozen=True)
@@ -37,17 +42,16 @@ def evaluate(run: FinishedRun, studies: Sequence[str], asked: Asked, again: bool
     ValueError for what the run cannot be asked, and UnwritableError; what was measured before stays.
     """
     origin = _origin(run, asked)
-    common = {"method": METHOD, "data": of_dataset(run.test.dataset)}
     for study in studies:
         for measurement in measurements_of(study)(run, asked):
             mode = entry_name(run, measurement.mode)
-            rests_on = common | dict(measurement.rests_on)
-            standing = None if again else _standing(run, study, mode, rests_on)
+            basis = basis_of(run) | dict(measurement.rests_on)
+            standing = None if again else _standing(run, study, mode, basis)
             if standing is not None:
                 yield Entry(study, mode, standing, measured=False)
                 continue
             result, seconds = _taken(run, measurement)
-            result["origin"] = rests_on | origin | {"seconds": seconds, "finished": _now()}
+            result["origin"] = basis | origin | {"seconds": seconds, "finished": _now()}
             keep_evaluation(run.folder, run.record, study, mode, result)
             yield Entry(study, mode, result, measured=True)
 
@@ -57,15 +61,13 @@ def measurements_of(study: str) -> Callable[[FinishedRun, Asked], Iterator[Measu
     return import_module(f"routerbench.evaluations.{study}").measurements
 
 
-def _standing(run: FinishedRun, study: str, mode: str, rests_on: Mapping[str, Any]) -> Result | None:
+def _standing(run: FinishedRun, study: str, mode: str, basis: Mapping[str, Any]) -> Result | None:
     """What the record has of a mode now, which another process may have measured meanwhile.
 
     None where it rests on something else: another method, other images, other settings.
     """
     entry = entries_of(run, study).get(mode, {})
-    origin = entry.get("origin")
-    same = isinstance(origin, dict) and all(origin.get(name) == value for name, value in rests_on.items())
-    return entry if same else None
+    return entry if rests_on(entry, basis) else None
 
 
 def _taken(run: FinishedRun, measurement: Measurement) -> tuple[Result, float]:

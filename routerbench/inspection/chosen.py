@@ -12,6 +12,9 @@ OF_EACH_CLASS = 4
 CLASSES_SHOWN = 8
 MOST_DRAWN = 64
 
+Labels = Int64[np.ndarray, "N"]
+Places = Int64[np.ndarray, "n"]
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -23,18 +26,17 @@ class Choice:
     """So many of the images whose tokens fill most slots."""
     least: int | None = None
 
-    def places(self, seen: Seen) -> Int64[np.ndarray, "n"]:
-        """The places of the images; raises ValueError for one, or a class, that is not there, or too many."""
-        places = self._places(seen)
-        if len(places) > MOST_DRAWN:
-            raise ValueError(f"{len(places)} images are more than a page shows: choose up to {MOST_DRAWN}")
-        return places
+    def check(self, labels: Labels, class_names: Sequence[str]) -> None:
+        """Raise ValueError for an image, or a class, that a test set has not, and for too many images."""
+        number = len(self._named(labels, class_names)) or min(self.most or self.least or 0, len(labels))
+        if number > MOST_DRAWN:
+            raise ValueError(f"{number} images are more than a page shows: choose up to {MOST_DRAWN}")
 
-    def _places(self, seen: Seen) -> Int64[np.ndarray, "n"]:
-        if self.images:
-            return _given(self.images, len(seen.labels))
-        if self.classes:
-            return np.concatenate([_of_class(seen, name)[:OF_EACH_CLASS] for name in self.classes])
+    def places(self, seen: Seen) -> Places:
+        """The places of the images, of a choice that may be."""
+        named = self._named(seen.labels, seen.class_names)
+        if len(named):
+            return named
         filled = sum(layer.slots.sum(1, dtype=np.float64) for layer in seen.layers)
         if self.most is not None:
             return np.argsort(-filled, kind="stable")[: self.most]
@@ -42,18 +44,25 @@ class Choice:
             return np.argsort(filled, kind="stable")[: self.least]
         return np.unique(seen.labels, return_index=True)[1][:CLASSES_SHOWN]
 
+    def _named(self, labels: Labels, class_names: Sequence[str]) -> Places:
+        """Those that are given by their places or classes; none where the choice is another one."""
+        if self.images:
+            return _given(self.images, len(labels))
+        own = [_of_class(labels, class_names, name)[:OF_EACH_CLASS] for name in self.classes]
+        return np.concatenate([np.empty(0, np.int64), *own])
 
-def _given(images: Sequence[int], number: int) -> Int64[np.ndarray, "n"]:
+
+def _given(images: Sequence[int], number: int) -> Places:
     for image in images:
         if not 0 <= image < number:
             raise ValueError(f"--images={image} is not there: the test set has 0 to {number - 1}")
     return np.array(images, dtype=np.int64)
 
 
-def _of_class(seen: Seen, name: str) -> Int64[np.ndarray, "n"]:
-    if name not in seen.class_names:
-        raise ValueError(f"--classes={name} is not one of: {', '.join(seen.class_names[:30])}")
-    places = np.flatnonzero(seen.labels == seen.class_names.index(name))
+def _of_class(labels: Labels, class_names: Sequence[str], name: str) -> Places:
+    if name not in class_names:
+        raise ValueError(f"--classes={name} is not one of: {', '.join(class_names[:30])}")
+    places = np.flatnonzero(labels == class_names.index(name))
     if not len(places):
         raise ValueError(f"--classes={name} has no image in the test set: name another one")
     return places

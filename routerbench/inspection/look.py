@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from routerbench.evaluate import predictions
-from routerbench.inspection.routing_of import Layout, by_image, layouts_seen
+from routerbench.inspection.routing_of import by_image
 from routerbench.inspection.seen import LayerSeen, Seen
 from routerbench.inspection.similarity import of_outputs, of_weights
+from routerbench.layout import Layout, layouts_seen
 from routerbench.load import FinishedRun
 from routerbench.maps import expert_of
 from routerbench.moe.layer import MoE

@@ -1,13 +1,12 @@
 """What is known of a run's routers: read where it is there, measured where it is not."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routerbench.evaluations.fingerprint import of_dataset
 from routerbench.evaluations.found import is_number
-from routerbench.evaluations.measurement import entries_of
+from routerbench.evaluations.measurement import entries_of, rests_on
 from routerbench.inspection.asked import Asked
 from routerbench.inspection.figures.said import Numbers
 from routerbench.inspection.kept import expected_of, keep, read_kept
@@ -39,35 +38,30 @@ class Inspected:
 def measured(run: FinishedRun, asked: Asked) -> Inspected:
     """What is kept of the run, and what is not there yet.
 
-    Raises ValueError where its layers cannot be looked at or it has been trained again meanwhile, and
-    UnwritableError.
+    Raises ValueError where its layers cannot be looked at, it has been trained again meanwhile or its record
+    holds evaluations that are none, and UnwritableError.
     """
     ranked = run.record.get("evaluation", {}).get("weights", "raw")
     other = asked.weights if asked.weights not in (None, ranked) else None
     folder = run.folder / STUDY / other if other else run.folder / STUDY
     mode = f"weights={other}" if other else "trained"
-    data = of_dataset(run.test.dataset)
-    seen = _seen(run, folder, asked.again, data)
-    kept, origin = _kept(run, mode, asked.again), _origin(asked, data)
-    if kept is None or kept.get("origin") != origin:
-        kept = {**numbers_of(seen, asked.permutations, asked.seed), "origin": origin}
-        keep_evaluation(run.folder, run.record, STUDY, mode, kept)
-    numbers = {name: value for name, value in kept.items() if is_number(value)}
-    return Inspected(run, folder, seen, numbers, {} if other else _checkpoints(run, seen, asked.again))
+    basis = {"method": METHOD, "data": run.test.fingerprint}
+    seen = _seen(run, folder, asked.again)
+    numbers = _numbers(
+        run,
+        mode,
+        basis | {"permutations": asked.permutations, "seed": asked.seed},
+        asked.again,
+        lambda: numbers_of(seen, asked.permutations, asked.seed),
+    )
+    if other:
+        return Inspected(run, folder, seen, numbers, {})
+    moments = _numbers(run, "checkpoints", basis, asked.again, lambda: _by_name(over_training(run, seen)))
+    return Inspected(run, folder, seen, numbers, _by_step(moments))
 
 
-def _origin(asked: Asked, data: Any) -> dict[str, Any]:
-    """What the numbers hang on, beside the weights."""
-    return {
-        "method": METHOD,
-        "permutations": asked.permutations,
-        "seed": asked.seed,
-        "data": data,
-    }
-
-
-def _seen(run: FinishedRun, folder: Path, again: bool, data: Any) -> Seen:
-    training = f"{run.record.get('provenance', {}).get('finished')} {data}"
+def _seen(run: FinishedRun, folder: Path, again: bool) -> Seen:
+    training = f"{run.record.get('provenance', {}).get('finished')} {run.test.fingerprint}"
     seen = None if again else read_kept(folder, training, expected_of(run))
     if seen is None:
         seen = look(run)
@@ -75,21 +69,21 @@ def _seen(run: FinishedRun, folder: Path, again: bool, data: Any) -> Seen:
     return seen
 
 
-def _kept(run: FinishedRun, mode: str, again: bool) -> dict[str, Any] | None:
-    return None if again else entries_of(run, STUDY).get(mode)
+def _numbers(
+    run: FinishedRun, mode: str, basis: dict[str, Any], again: bool, measure: Callable[[], dict[str, float]]
+) -> dict[str, Any]:
+    """What the record holds of a mode on this basis; where it holds nothing, what is measured, and kept."""
+    entry = {} if again else entries_of(run, STUDY).get(mode, {})
+    if not rests_on(entry, basis):
+        entry = {**measure(), "origin": basis}
+        if len(entry) > 1:  # a run without checkpoints has no number of them
+            keep_evaluation(run.folder, run.record, STUDY, mode, entry)
+    return {name: value for name, value in entry.items() if is_number(value)}
 
 
-def _checkpoints(run: FinishedRun, seen: Seen, again: bool) -> dict[int, dict[str, float]]:
-    """The agreement of the kept checkpoints; none where the run has kept none."""
-    numbers = _kept(run, "checkpoints", again)
-    if numbers is None:
-        found = over_training(run, seen)
-        numbers = {
-            f"{layer}{AT_STEP}{step}": value for step, own in found.items() for layer, value in own.items()
-        }
-        if numbers:
-            keep_evaluation(run.folder, run.record, STUDY, "checkpoints", numbers)
-    return _by_step(numbers)
+def _by_name(found: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """The agreement of the kept checkpoints as `<layer>/agreement_at_<step>`."""
+    return {f"{layer}{AT_STEP}{step}": value for step, own in found.items() for layer, value in own.items()}
 
 
 def _by_step(numbers: Numbers) -> dict[int, dict[str, float]]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
-from routerbench.identity import group_id
 from routerbench.inspection.asked import Asked
 from routerbench.inspection.chosen import Choice
 from routerbench.inspection.figures.said import Numbers
@@ -22,7 +21,8 @@ from routerbench.inspection.seen import LayerSeen, Seen
 from routerbench.inspection.stability import over_seeds
 from routerbench.load import FinishedRun, open_run
 from routerbench.moe.surgery import moe_layers
-from routerbench.records import keep_evaluation, own_record, write_text
+from routerbench.records import keep_evaluation, write_text
+from routerbench.run_files import by_configuration
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Outcome:
 
 def inspect_runs(paths: Sequence[Path], asked: Asked) -> Iterator[Outcome]:
     """Look at each run, those of one configuration together; one that cannot be opened stops no other."""
-    for group in _by_configuration(paths):
+    for group in by_configuration(paths):
         inspected = []
         for path in group:
             found = _opened(path, asked)
@@ -61,22 +61,6 @@ def inspect_runs(paths: Sequence[Path], asked: Asked) -> Iterator[Outcome]:
         seeds = over_seeds([one.seen for one in inspected]) if len(inspected) > 1 else {}
         for one in inspected:
             yield _drawn(one, seeds, inspected, asked)
-
-
-def _by_configuration(paths: Sequence[Path]) -> list[list[Path]]:
-    """The folders in their order, those that differ by their seed alone beside each other."""
-    groups: dict[str, list[Path]] = {}
-    for path in dict.fromkeys(paths):
-        groups.setdefault(_configuration(path), []).append(path)
-    return list(groups.values())
-
-
-def _configuration(path: Path) -> str:
-    try:
-        record = own_record(path)
-        return str(path) if record is None else group_id(record["config"])
-    except (ValueError, OSError, KeyError, TypeError):  # what is wrong with it is said when it is opened
-        return str(path)
 
 
 def _opened(path: Path, asked: Asked) -> Inspected | Outcome:
@@ -90,9 +74,19 @@ def _opened(path: Path, asked: Asked) -> Inspected | Outcome:
         )
         if not moe_layers(run.model):
             return Outcome(path, nothing="a dense run has no routers: there is nothing to inspect")
+        _check(run, asked)
         return measured(run, asked)
     except (ValueError, OSError) as error:
         return Outcome(path, refusal=str(error))
+
+
+def _check(run: FinishedRun, asked: Asked) -> None:
+    """Raise ValueError for a layer, an image or a class that the run has not, before anything is measured."""
+    names = list(moe_layers(run.model))
+    for name in asked.layers:
+        if name not in names:
+            raise ValueError(f"--layers={name} is not one of: {', '.join(names)}")
+    asked.choice.check(run.test.labels, run.test.class_names)
 
 
 def _drawn(one: Inspected, seeds: Numbers, all_seeds: Sequence[Inspected], asked: Asked) -> Outcome:
@@ -126,10 +120,6 @@ def _mean_of(numbers: Numbers, name: str) -> float:
 
 
 def _layers(seen: Seen, names: Sequence[str]) -> list[LayerSeen]:
-    by_name = {layer.name: layer for layer in seen.layers}
-    for name in names:
-        if name not in by_name:
-            raise ValueError(f"--layers={name} is not one of: {', '.join(by_name)}")
     return [layer for layer in seen.layers if not names or layer.name in names]
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from routerbench.checks import check_one_of
 from routerbench.data.extra import ExtraImages, ExtraSet, ImageSets
+from routerbench.data.fingerprint import Fingerprint, of_dataset
 from routerbench.data.loaders import Batch, Decoding, Loader, test_loader, train_loader
 from routerbench.data.orders import ALONE, Share
 from routerbench.data.pixels import CentreCrop
@@ -64,10 +65,15 @@ class TestSet:
     class_names: tuple[str, ...]
     of_batches: Mapping[str, Any]
 
-    @property
+    @cached_property
     def labels(self) -> NDArray[np.int64]:
-        """The label of every image."""
+        """The label of every image; some sets have to decode all of them for it."""
         return labels_of(self.dataset)
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """By which a record tells these images from others; raises OSError."""
+        return of_dataset(self.dataset)
 
     def batches(
         self, places: NDArray[np.int64] | None = None, batch_size: int | None = None

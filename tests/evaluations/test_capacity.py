@@ -1,6 +1,7 @@
 """A trained run at other capacities: which modes there are, what is found, what is drawn."""
 
 import csv
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -191,3 +192,29 @@ def test_a_dense_run_is_measured_as_it_is(trained: Trained, copied: Any) -> None
     assert entry.result["top1"] == run.record["metrics"]["test/top1"]
     assert entry.result["executed_flops_per_image"] == run.record["cost"]["flops_per_image_eval"]
     assert "points_to_dropless" not in entry.result
+
+
+def test_a_twin_of_a_version_that_tells_less_is_not_drawn(trained: Trained, copied: Any) -> None:
+    from routerbench.evaluations.twin import dense_twin
+
+    run, dense = copied(trained("router=token_choice")), copied(trained("router=dense"))
+    assert dense_twin(run) == dense.record
+    record = json.loads((dense.folder / "record.json").read_text())
+    del record["cost"]["flops_per_image_eval"]
+    (dense.folder / "record.json").write_text(json.dumps(record))
+    assert dense_twin(run) is None
+
+
+def test_more_choices_than_there_are_colours_are_drawn() -> None:
+    from routerbench.evaluations.figures.capacity import capacity_picture
+
+    told = {"top1": 0.5, "executed_flops_per_image": 1e9, "capacity_factor": 1.0, "dropless": False}
+    modes = {
+        f"top_k={top_k}": {**told, "top_k": top_k, "batch_priority": False, "group": "image"}
+        for top_k in range(1, 10)
+    }
+    (axes,) = capacity_picture(modes, None).figure.axes
+    labels = axes.get_legend_handles_labels()[1]
+    assert [label for label in labels if label.startswith("top_k")] == [
+        f"top_k {top_k}, token order" for top_k in range(1, 10)
+    ]

@@ -135,9 +135,48 @@ def test_images_of_the_gallery_are_those_of_the_data(trained: Trained) -> None:
 
 
 def test_patches_of_layers_with_other_grids() -> None:
-    from routerbench.evaluations.gallery import _enlarged, _grid
+    from routerbench.evaluations.gallery import by_patch
+    from routerbench.layout import Layout
 
-    # A class token with 9 slots, and 2 x 2 patches.
-    grid = _grid(np.array([[9, 1, 2, 3, 4]], np.float32), 1)
-    assert grid.tolist() == [[[1, 2], [3, 4]]]
-    assert _enlarged(grid, 4)[0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+    # A class token with 9 slots and 2 x 2 patches; 4 x 4 patches of 2 slots each, without a class token.
+    taken = {"coarse": np.array([[9, 1, 2, 3, 4]], np.float32), "fine": np.full((1, 16), 2, np.float32)}
+    layouts = {"coarse": Layout((2, 2), 1), "fine": Layout((4, 4), 0)}
+    found = by_patch(taken, layouts)
+    assert found is not None
+    coarse = np.array([[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]])
+    assert (2 * found[0] - 2).tolist() == coarse.tolist()
+
+
+def test_patches_without_a_grid_are_not_drawn() -> None:
+    from routerbench.evaluations.gallery import by_patch
+    from routerbench.layout import Layout
+
+    flat, on_grid = np.ones((1, 4), np.float32), np.zeros((1, 4), np.float32)
+    layouts = {"flat": Layout((1, 4), 0), "on_grid": Layout((2, 2), 0)}
+    assert by_patch({"flat": flat}, layouts) is None
+    found = by_patch({"flat": flat, "on_grid": on_grid}, layouts)
+    assert found is not None
+    assert found.tolist() == [[[0, 0], [0, 0]]]
+
+
+def test_patches_lie_where_the_model_has_them() -> None:
+    """PiT has a class token that it does not tell of, and CaiT tells of one that its blocks do not see."""
+    import timm
+
+    import routerbench as rb
+    from routerbench.evaluations.gallery import by_patch, slots_taken
+    from routerbench.layout import layouts_seen
+
+    small = {
+        "pit_ti_224": {"img_size": 64, "depth": (1, 1, 2), "base_dims": (8, 8, 8), "heads": (1, 1, 1)},
+        "cait_xxs24_224": {"img_size": 64, "depth": 2, "embed_dim": 16, "num_heads": 2},
+    }
+    for name, arguments in small.items():
+        model = timm.create_model(name, num_classes=3, **arguments)
+        rb.sparsify(model, router="token_choice", num_experts=2, placement="last_2")
+        with torch.no_grad(), layouts_seen(model) as layouts:
+            model.eval()(torch.zeros(2, 3, 64, 64))
+        found = by_patch(slots_taken(model, 2), layouts)
+        assert found is not None
+        assert found.shape[0] == 2
+        assert found.shape[1] == found.shape[2]

@@ -12,9 +12,9 @@ from PIL import Image
 
 from routerbench.compose import compose_sweep
 from routerbench.data.extra import imagenet_classes
+from routerbench.data.fingerprint import of_dataset, of_folder, of_several
 from routerbench.data.image_files import PathFiles, Selected
 from routerbench.data.sources import Arrays
-from routerbench.evaluations.fingerprint import of_dataset, of_folder, of_several
 from routerbench.evaluations.images import measurements
 from routerbench.evaluations.measurement import Asked
 from routerbench.evaluations.run import evaluate

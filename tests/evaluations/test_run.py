@@ -95,6 +95,20 @@ def test_what_an_earlier_method_measured_is_measured_again(folder: Path, command
     assert record_of(folder)["evaluations"]["capacity"]["trained"]["top1"] != 0.123
 
 
+def test_what_an_earlier_method_or_other_images_left_is_not_drawn(folder: Path, command: Any) -> None:
+    command(folder, *FEW)
+    record = record_of(folder)
+    kept = record["evaluations"]["capacity"]
+    kept["capacity_factor=0.75"] = {"top1": 0.123, "origin": {"method": 1}}
+    elsewhere = kept["trained"]["origin"] | {"data": {"number": 3, "sha256": "0"}}
+    kept["capacity_factor=0.25"] = kept["capacity_factor=0.5"] | {"origin": elsewhere}
+    (folder / "record.json").write_text(json.dumps(record))
+    assert command(folder, *FEW)[0] == 0
+    rows = (folder / "eval" / "capacity.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0] for row in rows} == {"dropless=true", "trained", "capacity_factor=0.5"}
+    assert record_of(folder) == record  # what was measured is kept
+
+
 def test_other_weights_have_a_place_of_their_own(folder: Path, command: Any) -> None:
     command(folder, *FEW)
     shutil.copy(folder / "weights.safetensors", folder / "weights_ema.safetensors")
@@ -157,6 +171,7 @@ def test_a_run_that_is_refused_does_not_stop_the_others(folder: Path, trained: T
             "shuffled, other_layer, other_seed, other_seed_matched, other_seed_scores, "
             "other_seed_scores_matched (did you mean hash?)",
         ),
+        (["x", "--seed", "-1"], "--seed=-1 must be a number of at least 0"),
         (["x", "--groupings", "0"], "--groupings=0 must be a whole number of at least 1"),
         (
             ["x", "batch_size=3"],
@@ -190,7 +205,7 @@ def study_of(*takes: Callable[[], dict[str, Any]]) -> Any:
 
     def measurements(run: "FinishedRun", asked: "Asked") -> "Iterator[Measurement]":
         for number, take in enumerate(takes):
-            yield Measurement("batches", f"group={number}", take)
+            yield Measurement(f"group={number}", take)
 
     return lambda study: measurements
 
@@ -216,12 +231,12 @@ def test_what_another_command_measured_meanwhile_is_kept(
     folder: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from routerbench.evaluations import run
-    from routerbench.evaluations.fingerprint import of_dataset
+    from routerbench.evaluations.measurement import METHOD
     from routerbench.load import open_run
     from routerbench.records import keep_evaluation
 
-    data = of_dataset(open_run(folder, device="cpu").test.dataset)
-    origin = {"method": run.METHOD, "seconds": 1.0, "data": data}
+    data = open_run(folder, device="cpu").test.fingerprint
+    origin = {"method": METHOD, "seconds": 1.0, "data": data}
 
     def beside() -> dict[str, Any]:
         keep_evaluation(folder, record_of(folder), "routers", "random", {"b": 2.0})
@@ -294,6 +309,37 @@ def test_a_full_disk_is_one_line(folder: Path, command: Any, monkeypatch: pytest
         f"routerbench: {folder.name}: {folder}/record.json cannot be written: No space left on device\n"
     )
     assert (folder / "record.json").read_bytes() == before
+
+
+def test_runs_of_another_configuration_are_opened_when_it_is_their_turn(
+    trained: Trained, tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that not all are in memory at once, though replacing routers takes the other seeds of a run."""
+    from routerbench import load
+    from routerbench.evaluations import run
+
+    words = ("router=token_choice", "router=expert_choice", "router=token_choice seed=1")
+    runs = [trained(*each.split()).folder for each in words]
+    copies = [Path(shutil.copytree(run, tmp_path / "runs" / run.name)) for run in runs]
+    happened: list[str] = []
+    open_run = load.open_run
+
+    def opened(folder: Path, **further: Any) -> "FinishedRun":
+        happened.append(f"opened {copies.index(folder)}")
+        return open_run(folder, **further)
+
+    def asked_of(study: str) -> Any:
+        def measurements(run: "FinishedRun", asked: "Asked") -> "Iterator[Measurement]":
+            happened.append(f"asked {copies.index(run.folder)} beside {len(asked.others)}")
+            yield from ()
+
+        return measurements
+
+    monkeypatch.setattr(load, "open_run", opened)
+    monkeypatch.setattr(run, "measurements_of", asked_of)
+    assert command(*copies, "--only", "routers")[0] == 0
+    together = ["opened 0", "opened 2", "asked 0 beside 1", "asked 2 beside 1"]
+    assert happened == [*together, "opened 1", "asked 1 beside 0"]
 
 
 def test_too_little_memory_is_one_line(folder: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

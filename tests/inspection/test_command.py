@@ -169,24 +169,58 @@ def test_numbers_of_a_record_that_are_none_are_passed_over(runs: dict[str, Path]
 
     folder, asked = runs["token_choice-s0"], Asked(permutations=3)
     first = measured(open_run(folder, device="cpu"), asked)
-    change_kept(
-        folder, {"trained": {"class": "x"}, "checkpoints": {"a/agreement_at_x": 1, "a/agreement_at_3": "1"}}
-    )
+    record = read_record(folder)
+    assert record is not None
+    origin = record["evaluations"]["inspect"]["trained"]["origin"]
+    none = {"a/agreement_at_x": 1, "a/agreement_at_3": "1", "origin": origin}
+    change_kept(folder, {"trained": {"class": "x"}, "checkpoints": none})
     second = measured(open_run(folder, device="cpu"), asked)
     assert second.numbers == {name: value for name, value in first.numbers.items() if name != "class"}
     assert second.checkpoints == {}
 
 
-def test_a_record_with_no_results_where_they_stand_is_refused(
+def test_what_checkpoints_agree_on_is_of_the_images_as_they_are(
+    inspect: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from routerbench.inspection import measured
+    from routerbench.records import keep_evaluation
+
+    folder = runs["token_choice-s0"]
+    monkeypatch.setattr(measured, "over_training", lambda run, seen: {20: {"blocks.1": 0.75}})
+    assert inspect(folder) == 0
+    record = read_record(folder)
+    assert record is not None
+    origin = record["evaluations"]["inspect"]["checkpoints"]["origin"]
+    of_others = {"blocks.1/agreement_at_20": 0.5, "origin": {**origin, "data": {"number": 1, "sha256": "0"}}}
+    keep_evaluation(folder, record, "inspect", "checkpoints", of_others)
+    assert inspect(folder) == 0
+    lines = (folder / "inspect" / "stability_over_training.csv").read_text().splitlines()
+    assert lines[1:] == ["blocks.1,20,0.75"]
+
+
+def test_evaluations_that_are_no_results_are_refused(
     inspect: Run, runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = runs["token_choice-s0"]
-    change_kept(folder, {"trained": "x"})
+    record = read_record(folder)
+    assert record is not None
+    (folder / "record.json").write_text(json.dumps({**record, "evaluations": {"inspect": [1]}}))
     assert inspect(folder) == 2
     assert capsys.readouterr().err == (
         f"routerbench: path={folder} has a record.json whose evaluations are not results by study and mode: "
         "take them out of it, and they are measured again\n"
     )
+
+
+def test_a_folder_that_is_named_twice_is_one_run(
+    inspect: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = runs["token_choice-s0"]
+    monkeypatch.chdir(folder.parent)
+    assert inspect(folder, folder.name) == 0
+    record = read_record(folder)
+    assert record is not None
+    assert "seeds=0,0" not in record["evaluations"]["inspect"]
 
 
 def test_a_soft_router_shows_its_slots(inspect: Run, runs: dict[str, Path]) -> None:
@@ -242,7 +276,15 @@ def test_runs_with_nothing_to_see_do_not_stop_the_others(
     ],
 )
 def test_words_that_mean_nothing_are_refused_in_one_line(
-    inspect: Run, runs: dict[str, Path], capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    inspect: Run,
+    runs: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    said: str,
 ) -> None:
+    from routerbench.inspection import run
+
+    monkeypatch.setattr(run, "measured", None)  # nothing long has started
     assert inspect(runs["token_choice-s0"], *words) == 2
     assert capsys.readouterr().err == f"routerbench: {said}\n"

@@ -251,7 +251,9 @@ def test_what_was_not_measured_is_said() -> None:
     assert interval({}, "blocks.1/class") == "not measured"
     assert chance(NUMBERS, "blocks.1/class") == "by chance 0.01, p 0.005"
     assert beside({}, "blocks.1", "next_layer") == "next layer not measured"
-    assert np.isnan([number({"a": value}, "a") for value in (None, "1", True, [1], float("nan"))]).all()
+    assert np.isnan(
+        [number({"a": value}, "a") for value in (None, "1", True, [1], float("nan"), 10**400)]
+    ).all()
 
 
 def test_stability_is_drawn_where_it_was_measured() -> None:
@@ -292,3 +294,11 @@ def test_names_of_others_are_no_formulas(make_layer: MakeLayer, make_seen: MakeS
     seen = make_seen(layer, labels=[0, 1], names=("<b>$x_{", "a\nb\x1b"))
     (drawn,) = images.patches_by_expert(seen, [layer], two_images())
     assert "&lt;b&gt;$x_{" in svg(drawn.picture, "p")
+
+
+def test_a_row_of_a_stranger_may_hold_numbers_that_are_none(tmp_path: Path) -> None:
+    from routerbench.inspection.figures.rows import read_rows
+
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "a": 1{"0" * 400}, "b": NaN, "c": 2}}\nno row\n')
+    (row,) = read_rows(tmp_path)
+    assert row.numbers == {"step": 1.0, "c": 2.0}

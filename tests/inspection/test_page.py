@@ -218,4 +218,4 @@ def test_images_that_are_not_there_are_refused(
 ) -> None:
     seen = make_seen(make_layer(EXPERT * 3), labels=[2, 0, 2, 0, 0, 0], names=("a", "b", "c"))
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
-        choice.places(seen)
+        choice.check(seen.labels, seen.class_names)

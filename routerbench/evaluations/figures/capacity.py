@@ -46,7 +46,8 @@ def capacity_picture(results: Mapping[str, Result], twin: Result | None) -> Pict
 def _draw_lines(axes: Axes, results: Sequence[Result], factor: float) -> None:
     limited = [result for result in results if not result["dropless"]]
     lines: list[Line] = list(dict.fromkeys(map(_line, limited)))
-    colours = {top_k: COLOURS[place] for place, top_k in enumerate(dict.fromkeys(k for k, *_ in lines))}
+    top_ks = dict.fromkeys(top_k for top_k, *_ in lines)
+    colours = {top_k: COLOURS[place % len(COLOURS)] for place, top_k in enumerate(top_ks)}
     for place, line in enumerate(lines):
         own = [one for one in results if _line(one) == line or (one["dropless"] and one["top_k"] == line[0])]
         own.sort(key=_size)

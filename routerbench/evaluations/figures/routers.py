@@ -1,6 +1,5 @@
 """Points lost by replacing routers, all at once and layer by layer."""
 
-import math
 from collections.abc import Iterator, Mapping
 
 from matplotlib.axes import Axes
@@ -65,8 +64,7 @@ def _draw_layer(
             continue
         place = step * replacements.index(replacement) + number
         low, high = result["top1_lost_points_low"], result["top1_lost_points_high"]
-        if not math.isnan(low):
-            axes.plot([low, high], [place, place], color=colour, linewidth=1.2)
+        axes.plot([low, high], [place, place], color=colour, linewidth=1.2)
         axes.plot([result["top1_lost_points"]], [place], shape, color=colour, markersize=4.5, label=label)
         label = None  # once in the legend
 

@@ -11,7 +11,7 @@ from routerbench.inspection.figures.looks import whole_numbers
 from routerbench.inspection.figures.said import Numbers, beside
 from routerbench.inspection.figures.tones import TWICE, draw_tones, even_share_key
 from routerbench.inspection.seen import LayerSeen, Seen
-from routerbench.report.figures.panels import panels
+from routerbench.report.figures.panels import MAX_COLUMNS, panels
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import INK, drawing, short
 
@@ -43,7 +43,7 @@ def class_maps(seen: Seen, layers: Sequence[LayerSeen], numbers: Numbers) -> Dra
             draw_tones(axes, maps[layer.name], TWICE)
             axes.set_title(f"{short(layer.name, 24)}\n{beside(numbers, layer.name, 'class')}", size=7)
             whole_numbers(axes, layer.num_experts, len(seen.class_names))
-            _name_classes(axes, seen.class_names, first=place % 4 == 0)
+            _name_classes(axes, seen.class_names, first=place % MAX_COLUMNS == 0)
         even_share_key(figure)
     rows = [
         (name, seen.class_names[label], expert, float(value))

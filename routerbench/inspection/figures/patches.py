@@ -19,8 +19,10 @@ BLACK, WHITE = "#000000", "#ffffff"  # on an image, which is the same on a dark 
 def draw_patches(
     axes: Axes, layer: LayerSeen, place: int, light: Float[np.ndarray, "H W"], gates: tuple[float, float]
 ) -> None:
-    """Draw the patches of an image over how light it is; `gates`: those of the weakest and strongest "
-    "colour."""
+    """Draw the patches of an image over how light it is.
+
+    `gates` are the gate that has the weakest colour of its expert and the one that has the strongest.
+    """
     rows, columns = layer.grid
     extent = (0, columns, rows, 0)
     expert = layer.expert[place, layer.num_prefix :].reshape(layer.grid)

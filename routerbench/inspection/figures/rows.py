@@ -1,11 +1,11 @@
 """`metrics.jsonl` of a run -> its numbers by step."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from routerbench.evaluations.found import is_number
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,5 @@ def read_rows(folder: Path) -> Iterator[Row]:
             continue
         if isinstance(entries, dict) and type(entries.get("step")) is int:
             yield Row(
-                entries["step"], {name: float(value) for name, value in entries.items() if _is_number(value)}
+                entries["step"], {name: float(value) for name, value in entries.items() if is_number(value)}
             )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from routerbench.evaluations.found import is_number
+
 Numbers = Mapping[str, Any]
 """What the record says: `<layer>/<what>` and, with an ending, what belongs to it."""
 
@@ -11,9 +13,7 @@ Numbers = Mapping[str, Any]
 def number(numbers: Numbers, name: str) -> float:
     """The value of this name; NaN where there is none."""
     value = numbers.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return math.nan
-    return float(value)
+    return float(value) if is_number(value) else math.nan
 
 
 def interval(numbers: Numbers, name: str) -> str:
