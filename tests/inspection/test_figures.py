@@ -18,7 +18,7 @@ from routerbench.inspection.figures.training import over_training
 from routerbench.report.figures.svg import svg
 
 if TYPE_CHECKING:
-    from routerbench.inspection.seen import LayerSeen, Seen
+    from routerbench.inspection.seeing.seen import LayerSeen, Seen
 
 MakeLayer = Callable[..., "LayerSeen"]
 MakeSeen = Callable[..., "Seen"]
