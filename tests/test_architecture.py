@@ -36,7 +36,7 @@ WALK = (
     {"parts.verify"},
     {"parts"},
     {"measure", "footprint", "load"},
-    {"evaluations.observation"},
+    {"evaluations.seeing.observation"},
     {"evaluations.measurement"},
     {"experiment"},
     {"sweep.check", "sweep.job"},

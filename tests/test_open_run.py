@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from routerbench.commands import train
 from routerbench.data import hub
 from routerbench.data.sources import Source
-from routerbench.evaluations.observation import observe
+from routerbench.evaluations.seeing.observation import observe
 from routerbench.identity import identity
 from routerbench.load import FinishedRun, load_run, open_run
 

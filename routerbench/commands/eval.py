@@ -48,7 +48,7 @@ def _evaluated(
 ) -> Iterator[dict[str, Any]]:
     """What became of each run, one after the other; at the end their tables."""
     from routerbench.evaluations.measurement import Asked
-    from routerbench.evaluations.observed import FOLDER
+    from routerbench.evaluations.seeing.observed import FOLDER
     from routerbench.evaluations.settings import eval_settings
     from routerbench.evaluations.show import print_count, print_tables
 

@@ -58,7 +58,7 @@ def evaluate(run: FinishedRun, studies: Sequence[str], asked: Asked, again: bool
 
 def measurements_of(study: str) -> Callable[[FinishedRun, Asked], Iterator[Measurement]]:
     """What a study asks of a run; its module is read when it is needed."""
-    return import_module(f"routerbench.evaluations.{study}").measurements
+    return import_module(f"routerbench.evaluations.{study}.study").measurements
 
 
 def _standing(run: FinishedRun, study: str, mode: str, basis: Mapping[str, Any]) -> Result | None:

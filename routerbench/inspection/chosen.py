@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from routerbench.inspection.seen import Seen
+from routerbench.inspection.seeing.seen import Seen
 
 OF_EACH_CLASS = 4
 CLASSES_SHOWN = 8

@@ -9,11 +9,11 @@ from routerbench.evaluations.found import is_number
 from routerbench.evaluations.measurement import entries_of, rests_on
 from routerbench.inspection.asked import Asked
 from routerbench.inspection.figures.said import Numbers
-from routerbench.inspection.kept import expected_of, keep, read_kept
-from routerbench.inspection.look import look
-from routerbench.inspection.numbers import numbers_of
-from routerbench.inspection.seen import Seen
-from routerbench.inspection.stability import over_training
+from routerbench.inspection.measures.numbers import numbers_of
+from routerbench.inspection.measures.stability import over_training
+from routerbench.inspection.seeing.kept import expected_of, keep, read_kept
+from routerbench.inspection.seeing.look import look
+from routerbench.inspection.seeing.seen import Seen
 from routerbench.load import FinishedRun
 from routerbench.records import keep_evaluation
 

@@ -13,12 +13,12 @@ from routerbench.inspection.chosen import Choice
 from routerbench.inspection.figures.said import Numbers
 from routerbench.inspection.figures.shown import ShownImages
 from routerbench.inspection.figures.slots import Mixtures
-from routerbench.inspection.gallery import Known, chapters
 from routerbench.inspection.measured import STUDY, Inspected, measured
+from routerbench.inspection.measures.stability import over_seeds
 from routerbench.inspection.page import page
+from routerbench.inspection.page.chapters import Known, chapters
 from routerbench.inspection.routing_of import routing_of
-from routerbench.inspection.seen import LayerSeen, Seen
-from routerbench.inspection.stability import over_seeds
+from routerbench.inspection.seeing.seen import LayerSeen, Seen
 from routerbench.load import FinishedRun, open_run
 from routerbench.moe.surgery import moe_layers
 from routerbench.records import keep_evaluation, write_text

@@ -15,7 +15,7 @@ from routerbench.data.extra import imagenet_classes
 from routerbench.data.fingerprint import of_dataset, of_folder, of_several
 from routerbench.data.image_files import PathFiles, Selected
 from routerbench.data.sources import Arrays
-from routerbench.evaluations.images import measurements
+from routerbench.evaluations.images.study import measurements
 from routerbench.evaluations.measurement import Asked
 from routerbench.evaluations.run import evaluate
 from routerbench.load import FinishedRun

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from routerbench.inspection.seen import LayerSeen, Seen
+    from routerbench.inspection.seeing.seen import LayerSeen, Seen
 
 MakeLayer = Callable[..., "LayerSeen"]
 MakeSeen = Callable[..., "Seen"]
@@ -17,7 +17,7 @@ MakeSeen = Callable[..., "Seen"]
 @pytest.fixture
 def make_layer() -> MakeLayer:
     """A function from the expert of every token (N, T) to a layer in which it has a gate and a slot of 1."""
-    from routerbench.inspection.seen import LayerSeen
+    from routerbench.inspection.seeing.seen import LayerSeen
 
     def make(
         expert: Any,
@@ -51,7 +51,7 @@ def make_layer() -> MakeLayer:
 @pytest.fixture
 def make_seen() -> MakeSeen:
     """A function from layers and labels to what was seen; without `predicted` all is right."""
-    from routerbench.inspection.seen import Seen
+    from routerbench.inspection.seeing.seen import Seen
 
     def make(*layers: "LayerSeen", labels: Any, predicted: Any = None, names: tuple[str, ...] = ()) -> Seen:
         truth = np.asarray(labels, np.int64)

@@ -28,7 +28,7 @@ from routerbench.report.figures.style import FAINT
 from routerbench.report.figures.svg import svg
 
 if TYPE_CHECKING:
-    from routerbench.inspection.seen import LayerSeen, Seen
+    from routerbench.inspection.seeing.seen import LayerSeen, Seen
 
 MakeLayer = Callable[..., "LayerSeen"]
 MakeSeen = Callable[..., "Seen"]

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from routerbench.evaluations.observation import Observation
+from routerbench.evaluations.seeing.observation import Observation
 from routerbench.report.figures.marks import COLOURS
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import INK, WIDTH_INCHES, drawing, short

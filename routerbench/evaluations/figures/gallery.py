@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 
-from routerbench.evaluations.gallery import Looked
+from routerbench.evaluations.compute.gallery import Looked
 from routerbench.report.figures.marks import COLOURS
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import INK, PAPER, WIDTH_INCHES, drawing, short

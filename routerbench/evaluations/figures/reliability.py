@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from routerbench.evaluations.calibration import Bins
+from routerbench.evaluations.capacity.calibration import Bins
 from routerbench.report.figures.marks import COLOURS
 from routerbench.report.figures.panels import panel_title, panels
 from routerbench.report.figures.picture import Picture

@@ -9,7 +9,7 @@ from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.looks import name_layers
 from routerbench.inspection.figures.said import Numbers, number
 from routerbench.inspection.figures.tones import DARKEST, TWICE, draw_numbers, tone_key
-from routerbench.inspection.seen import LayerSeen
+from routerbench.inspection.seeing.seen import LayerSeen
 from routerbench.report.figures.marks import COLOURS, SHAPES
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import INK, MUTED, WIDTH_INCHES, drawing, short

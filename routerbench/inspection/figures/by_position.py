@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.said import Numbers, chance, interval
 from routerbench.inspection.figures.tones import TWICE, draw_tones, even_share_key
-from routerbench.inspection.seen import LayerSeen
+from routerbench.inspection.seeing.seen import LayerSeen
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import WIDTH_INCHES, drawing, short
 

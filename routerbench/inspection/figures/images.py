@@ -18,7 +18,7 @@ from routerbench.inspection.figures.shown import (
     columns_of,
     grey,
 )
-from routerbench.inspection.seen import LayerSeen, Seen
+from routerbench.inspection.seeing.seen import LayerSeen, Seen
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import INK, WIDTH_INCHES, drawing
 

@@ -11,7 +11,7 @@ from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.looks import name_layers, whole_numbers
 from routerbench.inspection.figures.said import Numbers, number
 from routerbench.inspection.figures.tones import DARKEST, draw_numbers, draw_tones, tone_key
-from routerbench.inspection.seen import LayerSeen
+from routerbench.inspection.seeing.seen import LayerSeen
 from routerbench.report.figures.marks import COLOURS, LINES, SHAPES
 from routerbench.report.figures.panels import MAX_COLUMNS, panels
 from routerbench.report.figures.picture import Picture

@@ -8,7 +8,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from routerbench.inspection.figures.looks import DROPPED_HATCH, EXPERT_COLOURS, look_of
-from routerbench.inspection.seen import LayerSeen
+from routerbench.inspection.seeing.seen import LayerSeen
 
 MOST_NUMBERED = 10  # patches a row that have room for a number
 LEAST_OPACITY, MORE_OPACITY = 0.35, 0.55

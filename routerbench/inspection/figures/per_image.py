@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.looks import in_lines, line_of
-from routerbench.inspection.seen import LayerSeen
+from routerbench.inspection.seeing.seen import LayerSeen
 from routerbench.report.figures.panels import panels
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import ACCENT, FAINT, MUTED, drawing, short

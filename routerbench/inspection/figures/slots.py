@@ -9,7 +9,7 @@ from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.images import draw_image, image_grid
 from routerbench.inspection.figures.shown import ShownImages, caption, grey
 from routerbench.inspection.figures.tones import tone_key
-from routerbench.inspection.seen import Seen
+from routerbench.inspection.seeing.seen import Seen
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.routing import tinted
 from routerbench.report.figures.style import drawing, short

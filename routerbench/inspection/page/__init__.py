@@ -9,8 +9,8 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from routerbench.inspection.figures.said import Numbers, interval, number
-from routerbench.inspection.gallery import Chapter
-from routerbench.inspection.seen import LayerSeen
+from routerbench.inspection.page.chapters import Chapter
+from routerbench.inspection.seeing.seen import LayerSeen
 from routerbench.report.figures.svg import svg
 from routerbench.report.page.document import environment, own_text, policy
 

@@ -1,0 +1,1 @@
+"""How far predictions depend on the images that are routed together."""

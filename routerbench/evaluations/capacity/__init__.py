@@ -1,0 +1,1 @@
+"""Capacity, number of choices and queueing changed after training."""

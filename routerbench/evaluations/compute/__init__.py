@@ -1,0 +1,1 @@
+"""What each image gets where there are too few slots."""

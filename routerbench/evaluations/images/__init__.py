@@ -1,0 +1,1 @@
+"""Other images than those a run was tested on."""

@@ -1,0 +1,1 @@
+"""Trained routers replaced by others."""

@@ -1,0 +1,1 @@
+"""What a model makes of test images, which all studies look at."""

@@ -1,0 +1,86 @@
+"""A run seen in a mode, and the files beside its record that hold what is known of every image."""
+
+import csv
+import io
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from routerbench.costs import ExecutedFlops
+from routerbench.evaluations.measurement import entry_name
+from routerbench.evaluations.seeing.observation import Observation, observe
+from routerbench.load import FinishedRun
+from routerbench.modes import Mode, evaluated_in
+from routerbench.records import replaced, write_text
+
+FOLDER = "eval"
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+DTYPES = {"correct": np.dtype(np.bool_), "confidence": np.dtype(np.float32)}
+
+
+def observed_in(run: FinishedRun, mode: Mode) -> tuple[Observation, ExecutedFlops]:
+    """All test images in this mode, and what it takes; raises ValueError for one that the run cannot have."""
+    size = run.config.data.image_size
+    with evaluated_in(run.model, mode):
+        costs = ExecutedFlops.of(run.model, (size, size))
+        return observe(run, run.batches()), costs
+
+
+def file_name(run: FinishedRun, mode: Mode) -> str:
+    """The mode's place in the record, as a name of files."""
+    return entry_name(run, mode.name).replace(" ", "_")
+
+
+def keep_images(run: FinishedRun, mode: Mode, seen: Observation) -> None:
+    """Write which images were right, and how sure the model was; raises UnwritableError."""
+    path = images_path(run.folder, file_name(run, mode))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {"correct": seen.correct, "confidence": seen.confidence}
+    with replaced(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def kept_images(
+    folder: Path, name: str, num_images: int
+) -> tuple[Bool[np.ndarray, "N"], Float32[np.ndarray, "N"]] | None:
+    """Which images were right and how sure the model was; None where the file is not that of N images."""
+    try:
+        with zipfile.ZipFile(images_path(folder, name)) as file:
+            correct, confidence = (_values(file, array, num_images) for array in DTYPES)
+    except UNREADABLE:
+        return None
+    return correct, confidence
+
+
+def _values(file: zipfile.ZipFile, name: str, num_images: int) -> np.ndarray:
+    """One array; raises ValueError for one that is not of so many images, before it takes any memory."""
+    with file.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        if version != (1, 0):
+            raise ValueError(f"{name} is of version {version}")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        if (shape, dtype) != ((num_images,), DTYPES[name]):
+            raise ValueError(f"{name} is of shape {shape} and type {dtype}")
+        values = np.frombuffer(member.read(num_images * dtype.itemsize), dtype)
+    if len(values) < num_images:
+        raise ValueError(f"{name} is cut off")
+    return values
+
+
+def images_path(folder: Path, name: str) -> Path:
+    """Where `keep_images` writes."""
+    return folder / FOLDER / "capacity" / f"{name}.npz"
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, whole or not at all; raises UnwritableError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
