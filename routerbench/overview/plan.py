@@ -87,7 +87,12 @@ class Plan:
 
 
 def results_of(sweep: Sweep) -> Path:
-    """The folder of all its runs; raises ValueError where they are to go to several."""
+    """The folder of all its runs; raises ValueError where they are to go to several, or nobody knows them."""
+    if not sweep.cells:
+        sweeper = sweep.hydra.hydra.runtime.choices["hydra/sweeper"]
+        raise ValueError(
+            f"hydra/sweeper={sweeper} chooses its cells as it goes: give values, and leave it out"
+        )
     folders = list(dict.fromkeys(str(config.runtime.results) for config in sweep.configs))
     if len(folders) > 1:
         raise ValueError(f"runtime.results={','.join(folders)}: give one folder, whose ledger tells")

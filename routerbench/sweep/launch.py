@@ -22,23 +22,30 @@ from routerbench.sweep.torchrun import under_torchrun
 LAST_TRY = 3  # of a cell that was in the midst when a process died
 
 
-class Ended(BaseException):
-    """A signal has ended the command; as Hydra takes each Exception for one of a job, this is none."""
+class Ended(KeyboardInterrupt):
+    """A signal has ended the command; as Hydra takes each Exception for one of a job, this is none.
+
+    Ray lets nothing else than a KeyboardInterrupt end its waiting, and raises a new one then.
+    """
 
 
 @contextmanager
 def ended_in_order(stop: Stop) -> Iterator[None]:
     """Inside, a signal that asks to stop has all jobs keep their state, then raises Ended; a second kills."""
+    first: list[str] = []
 
     def end(number: int, _frame: object) -> None:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         name = signal.Signals(number).name
+        first.append(name)
         stop.say(name)
         raise Ended(name)
 
     before = {number: signal.signal(number, end) for number in asking_to_stop()}
     try:
         yield
+    except KeyboardInterrupt as error:
+        raise Ended(first[0]) if first else error from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

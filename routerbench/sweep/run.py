@@ -39,8 +39,9 @@ def run_sweep(sweep: Sweep, words: list[str], overrides: list[str], config_dir: 
                 command = f"routerbench train {shlex.join(words)}"
                 job = Job(_titles(sweep), command, config_dir, heard, at_once)
                 if not sweep.cells:
-                    chosen = choose(sweep, overrides, job).cells
-                    return _report(chosen, standings(chosen))
+                    each_could_be = _chosen(sweep, overrides, job)
+                    code = _report(sweep.cells, standings(sweep.cells))
+                    return code if each_could_be else 1
                 return _run(sweep, job)
         except RequeueError as error:  # of ranks, of which perhaps another was warned
             say(f"{error}: the same command goes on from there")
@@ -79,9 +80,23 @@ def _launched(sweep: Sweep, cells: Sequence[Cell], job: Job) -> bool:
     except Exception as error:
         if under_torchrun():  # the other ranks wait for this one: nothing can be said together
             raise
-        traceback.print_exc()
-        say(f"hydra/launcher={sweep.hydra.hydra.runtime.choices['hydra/launcher']} stopped: {error}")
-        return False
+        return _stopped(sweep, "hydra/launcher", error)
+
+
+def _chosen(sweep: Sweep, overrides: list[str], job: Job) -> bool:
+    """Whether each cell that was chosen could be run; what goes wrong in the sweeper itself is said."""
+    try:
+        return choose(sweep, overrides, job)
+    except Exception as error:
+        if not sweep.cells:  # it could not begin
+            raise
+        return _stopped(sweep, "hydra/sweeper", error)
+
+
+def _stopped(sweep: Sweep, plugin: str, error: Exception) -> bool:
+    traceback.print_exc()
+    say(f"{plugin}={sweep.hydra.hydra.runtime.choices[plugin]} stopped: {error}")
+    return False
 
 
 def _report(cells: Sequence[Cell], found: Sequence[Standing]) -> int:

@@ -182,6 +182,14 @@ def test_several_folders_are_refused(sweep_of: SweepOf) -> None:
         results_of(sweep_of("router=dense", "seed=0,1", "runtime.results=r${seed}"))
 
 
+def test_cells_that_nobody_has_chosen_yet_are_refused(sweep_of: SweepOf) -> None:
+    hydra = sweep_of().hydra.copy()
+    hydra.hydra.runtime.choices["hydra/sweeper"] = "optuna"
+    text = "hydra/sweeper=optuna chooses its cells as it goes: give values, and leave it out"
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        results_of(Sweep([], hydra, multirun=True))
+
+
 def test_the_table_fits_80_columns(sweep_of: SweepOf, write_run: WriteRun) -> None:
     sweep = sweep_of(
         "data.train_split='train[:50%]','train'", "router=sinkhorn_expert_choice,dense", "seed=0,1"

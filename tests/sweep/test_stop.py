@@ -11,6 +11,7 @@ import pytest
 
 from routerbench.signals import Warned
 from routerbench.sweep import torchrun
+from routerbench.sweep.launch import Ended, ended_in_order
 from routerbench.sweep.stop import Stop, stop_of_the_outer_command, stop_of_this_command
 
 
@@ -53,6 +54,32 @@ def test_the_commands_of_a_job_hear_of_its_command(monkeypatch: pytest.MonkeyPat
         for name, value in stop.environment().items():
             monkeypatch.setenv(name, value)
         assert stop_of_the_outer_command() == stop
+
+
+def wait_as_ray_does() -> None:
+    """What a signal raises is lost, but that it was a KeyboardInterrupt."""
+    interrupted = False
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        interrupted = True
+    except BaseException:
+        pass
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def test_a_signal_ends_also_a_launcher_that_knows_ctrl_c_alone() -> None:
+    with pytest.raises(Ended, match=r"^SIGTERM$"), stop_of_this_command() as stop, ended_in_order(stop):
+        wait_as_ray_does()
+
+
+def test_a_ctrl_c_that_nobody_has_noted_is_passed_on() -> None:
+    with stop_of_this_command() as stop:
+        interrupted = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt) as passed, ended_in_order(stop):
+            raise interrupted
+        assert passed.value is interrupted
 
 
 def test_a_second_ctrl_c_kills_a_torchrun_that_does_not_end() -> None:
