@@ -49,6 +49,8 @@ def checked(arguments: argparse.Namespace) -> Options:
     for name in ("groupings", "threads"):
         if getattr(arguments, name) is not None:
             check_count(f"--{name}", getattr(arguments, name))
+    if arguments.seed < 0:
+        raise ValueError(f"--seed={arguments.seed} must be a whole number of at least 0")
     folders = [word for word in arguments.words if Path(word).is_dir() or "=" not in word]
     if not folders:
         raise ValueError("eval needs folders of finished runs, such as results/runs/*")
