@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import import_module
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -39,11 +40,12 @@ def evaluate(run: FinishedRun, studies: Sequence[str], asked: Asked, again: bool
     """All that is asked of a run, study by study; `again`: also what is in the record already.
 
     A study goes on when its measurement is in the record, so that it can draw all of them at its end. Raises
-    ValueError for what the run cannot be asked, and UnwritableError; what was measured before stays.
+    ValueError for what the run cannot be asked, before anything is measured, and UnwritableError.
     """
     origin = _origin(run, asked)
-    for study in studies:
-        for measurement in measurements_of(study)(run, asked):
+    begun = [(study, _begun(measurements_of(study)(run, asked))) for study in studies]
+    for study, measurements in begun:
+        for measurement in measurements:
             mode = entry_name(run, measurement.mode)
             basis = basis_of(run) | dict(measurement.rests_on)
             standing = None if again else _standing(run, study, mode, basis)
@@ -54,6 +56,12 @@ def evaluate(run: FinishedRun, studies: Sequence[str], asked: Asked, again: bool
             result["origin"] = basis | origin | {"seconds": seconds, "finished": _now()}
             keep_evaluation(run.folder, run.record, study, mode, result)
             yield Entry(study, mode, result, measured=True)
+
+
+def _begun(measurements: Iterator[Measurement]) -> Iterator[Measurement]:
+    """The same measurements, begun: a study refuses before its first what the run cannot be asked."""
+    first = list(islice(measurements, 1))
+    return chain(first, measurements)
 
 
 def measurements_of(study: str) -> Callable[[FinishedRun, Asked], Iterator[Measurement]]:

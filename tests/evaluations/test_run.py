@@ -151,6 +151,29 @@ def test_a_run_that_is_refused_does_not_stop_the_others(folder: Path, trained: T
 
 
 @pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--groupings", "1"], "--groupings=1 leaves nothing to compare: give at least 2"),
+        (
+            ["--replace", "other_seed"],
+            "--replace=other_seed is not for {run}: name a run of the same configuration and another seed "
+            "too",
+        ),
+        (
+            ["+eval=[fewshot,folder]", "eval.folder.path=/nowhere"],
+            "eval.folder.path=/nowhere is no folder: give that of its images",
+        ),
+    ],
+)
+def test_what_any_study_refuses_is_said_before_anything_is_measured(
+    words: list[str], reason: str, folder: Path, command: Any
+) -> None:
+    message = f"routerbench: {folder.name}: {reason.format(run=folder.name)}\n"
+    assert command(folder, *words) == (2, "", message)
+    assert "evaluations" not in record_of(folder)
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "eval needs folders of finished runs, such as results/runs/*"),
@@ -173,6 +196,7 @@ def test_a_run_that_is_refused_does_not_stop_the_others(folder: Path, trained: T
         ),
         (["x", "--seed", "-1"], "--seed=-1 must be a number of at least 0"),
         (["x", "--groupings", "0"], "--groupings=0 must be a whole number of at least 1"),
+        (["x", "--seed", "-1"], "--seed=-1 must be a whole number of at least 0"),
         (
             ["x", "batch_size=3"],
             "batch_size=3: a finished run has its settings; give those of eval alone, as +eval=imagenet_v2",

@@ -37,14 +37,14 @@ def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
     assert isinstance(settings, DictConfig)
     config.eval = settings
     sets = described_sets(settings)
+    known = {*PROBES, *(part.split("/")[0] for part in sets)}
     for name in map(str, settings):
-        if name in PROBES:
-            yield _of_probe(run, config, name)
-        elif not any(part.split("/")[0] == name for part in sets):
+        if name not in known:
             raise ValueError(f"eval.{name} is no file of conf/eval: give +eval=<one of them>")
     for images in sets.values():
         images.check_classes(run.test.class_names)
         existing(images.name, images.path)
+    yield from [_of_probe(run, config, name) for name in map(str, settings) if name in PROBES]
     yield from _of_sets(run, sets)
 
 
