@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from routerbench.checks import check_count
+from routerbench.checks import check_count, check_not_negative
 from routerbench.commands.opening import add_opening, import_modules
 from routerbench.refusal import refuse
 
@@ -82,8 +82,7 @@ def _asked(arguments: argparse.Namespace) -> "Asked":
             check_count(f"--{name}", getattr(arguments, name))
     if arguments.batch_size is not None:
         check_count("--batch-size", arguments.batch_size)
-    if arguments.seed < 0:
-        raise ValueError(f"--seed={arguments.seed} must be a whole number of at least 0")
+    check_not_negative("--seed", arguments.seed)
     places = _places(arguments.images)
     from routerbench.inspection.asked import Asked
     from routerbench.inspection.chosen import Choice

@@ -196,7 +196,6 @@ def test_what_any_study_refuses_is_said_before_anything_is_measured(
         ),
         (["x", "--seed", "-1"], "--seed=-1 must be a number of at least 0"),
         (["x", "--groupings", "0"], "--groupings=0 must be a whole number of at least 1"),
-        (["x", "--seed", "-1"], "--seed=-1 must be a whole number of at least 0"),
         (
             ["x", "batch_size=3"],
             "batch_size=3: a finished run has its settings; give those of eval alone, as +eval=imagenet_v2",

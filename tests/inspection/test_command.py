@@ -266,7 +266,7 @@ def test_runs_with_nothing_to_see_do_not_stop_the_others(
         (["--images", "3,x"], "--images=3,x is no list of whole numbers: give some such as 3,17"),
         (["--most", "0"], "--most=0 must be a whole number of at least 1"),
         (["--batch-size", "0"], "--batch-size=0 must be a whole number of at least 1"),
-        (["--seed", "-1"], "--seed=-1 must be a whole number of at least 0"),
+        (["--seed", "-1"], "--seed=-1 must be a number of at least 0"),
         (["--most", "100000"], "355 images are more than a page shows: choose up to 64"),
         (["--layers", ","], "--layers=, has an empty name: give some, separated by commas"),
         (["--classes", ""], "--classes= has an empty name: give some, separated by commas"),
