@@ -34,8 +34,8 @@ scaling: install  ## the tables of docs/scaling.md
 	$(BIN)/routerbench costs --gpus 64 --paste docs/scaling.md model=vit_base data.image_size=224 \
 		router=token_choice placement=every_2 num_experts=32 batch_size=4096 precision=bf16
 
-test: install  ## the whole test suite
-	$(BIN)/python -m pytest
+test: install  ## the whole test suite, a file at a time on each of up to eight cores
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 check: install  ## format, lint and types
 	$(BIN)/ruff format --check .
