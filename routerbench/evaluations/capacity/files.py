@@ -10,8 +10,8 @@ from routerbench.evaluations.figures.capacity import capacity_picture
 from routerbench.evaluations.figures.reliability import reliability_picture
 from routerbench.evaluations.measurement import Result, entry_name, kept_results
 from routerbench.evaluations.seeing.observed import FOLDER, kept_images
+from routerbench.figures.saved import save
 from routerbench.load import FinishedRun
-from routerbench.report.figures.saved import save
 
 BIN_COLUMNS = ("mode", "above", "up_to", "images", "confidence", "accuracy")
 TWIN_METRICS = ("top1", "top5", "balanced", "loss")

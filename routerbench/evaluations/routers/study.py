@@ -23,10 +23,10 @@ from routerbench.evaluations.routers.replacements import (
 )
 from routerbench.evaluations.routers.rescored import Rescored, replaced
 from routerbench.evaluations.seeing.observed import FOLDER
+from routerbench.figures.saved import save
 from routerbench.identity import group_id
 from routerbench.load import FinishedRun
 from routerbench.moe.surgery import moe_layers
-from routerbench.report.figures.saved import save
 from routerbench.stats.matched import matched_difference
 
 STUDY = "routers"

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from routerbench.report.figures.marks import COLOURS, LINES
-from routerbench.report.figures.style import INK, MUTED, PAPER, short
+from routerbench.figures.marks import COLOURS, LINES
+from routerbench.figures.style import INK, MUTED, PAPER, short
 
 # Okabe and Ito's, but for their black, which on an image is a shadow: instead of it Tol's wine.
 EXPERT_COLOURS = (*COLOURS, "#F0E442", "#882255")

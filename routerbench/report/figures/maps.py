@@ -10,15 +10,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from routerbench.evaluations.found import number_at
+from routerbench.figures.order import in_natural_order
+from routerbench.figures.panels import panel_title, panels
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import FAINT, drawing
+from routerbench.figures.tint import tinted
+from routerbench.found import number_at
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.evaluated import INSPECT
 from routerbench.report.boards.modes import TRAINED
 from routerbench.report.boards.rows import Row
-from routerbench.report.figures.panels import panel_title, panels
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.routing import in_natural_order, tinted
-from routerbench.report.figures.style import FAINT, drawing
 
 MAX_ROWS = 8
 FILE = "routing.npz"
