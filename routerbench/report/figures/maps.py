@@ -1,8 +1,6 @@
 """Which classes each expert serves: maps of a row's first seed, where they are stored."""
 
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from routerbench.arrays import UNREADABLE, read_array
 from routerbench.figures.order import in_natural_order
 from routerbench.figures.panels import panel_title, panels
 from routerbench.figures.picture import Picture
@@ -28,7 +27,6 @@ NMI_WORDS = (
     " NMI: normalised mutual information of class and expert in that layer, corrected for chance (1: the "
     "class tells the expert, 0: it tells nothing)."
 )
-UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 Map = NDArray[np.floating]  # classes and experts
 
@@ -71,19 +69,14 @@ def _last_map(row: Row) -> tuple[str, Map, float | None] | None:
 def read_maps(folder: Path) -> Mapping[str, Map]:
     """The maps of a run by layer; without any where the file is missing or damaged."""
     try:
-        with (folder / FILE).open("rb") as file:
-            if zipfile.ZipFile(file).testzip() is not None:
+        with zipfile.ZipFile(folder / FILE) as file:
+            if file.testzip() is not None:
                 return {}
-            file.seek(0)
-            stored = np.load(file, allow_pickle=False)
-            maps = {name.removesuffix(MAP): stored[name] for name in stored.files if name.endswith(MAP)}
+            names = [name.removesuffix(".npy") for name in file.namelist() if name.endswith(f"{MAP}.npy")]
+            maps = {name.removesuffix(MAP): read_array(file, name, (None, None), "f") for name in names}
     except UNREADABLE:
         return {}
-    return {name: shares for name, shares in maps.items() if _is_map(shares)}
-
-
-def _is_map(shares: NDArray[np.generic]) -> bool:
-    return shares.ndim == 2 and shares.size > 0 and np.issubdtype(shares.dtype, np.floating)
+    return {name: shares for name, shares in maps.items() if shares.size}
 
 
 def draw_map(axes: Axes, title: str, shares: Map) -> None:
