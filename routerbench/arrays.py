@@ -3,6 +3,7 @@
 import tokenize
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,13 @@ UNREADABLE = (
 
 PLAIN = (1, 0)  # the version of all arrays that numpy writes of numbers; headers of others may take gigabytes
 MOST_OF_ITEM = 1_000  # bytes, far above those of a number and of the time at which a training ended
+
+
+def open_arrays(path: Path) -> zipfile.ZipFile:
+    """The file, to read arrays from; raises `UNREADABLE` for what is none, such as a pipe without an end."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file")
+    return zipfile.ZipFile(path)
 
 
 def read_array(file: zipfile.ZipFile, name: str, shape: tuple[int | None, ...], kind: str) -> np.ndarray:

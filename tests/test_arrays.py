@@ -1,6 +1,7 @@
 """Arrays from files of others: what is not as expected is refused before it takes memory or runs code."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from routerbench.arrays import UNREADABLE, read_array
+from routerbench.arrays import UNREADABLE, open_arrays, read_array
 
 VALUES = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
 
@@ -22,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 
 def read(path: Path, shape: tuple[int | None, ...] = (2, 3), kind: str = "f") -> np.ndarray:
     """The array x of a file."""
-    with zipfile.ZipFile(path) as file:
+    with open_arrays(path) as file:
         return read_array(file, "x", shape, kind)
 
 
@@ -57,8 +58,14 @@ def test_another_shape_or_kind_is_refused(path: Path, shape: tuple[int | None, .
 
 
 def test_an_array_that_is_not_there_is_refused(path: Path) -> None:
-    with zipfile.ZipFile(path) as file, pytest.raises(KeyError):
+    with open_arrays(path) as file, pytest.raises(KeyError):
         read_array(file, "y", (2, 3), "f")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(FileNotFoundError, match=r"pipe\.npz is no file$"):
+        read(tmp_path / "pipe.npz")
 
 
 def test_bytes_that_were_changed_are_refused(tmp_path: Path) -> None:

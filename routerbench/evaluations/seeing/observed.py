@@ -2,14 +2,13 @@
 
 import csv
 import io
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from routerbench.arrays import UNREADABLE, read_array
+from routerbench.arrays import UNREADABLE, open_arrays, read_array
 from routerbench.costs import ExecutedFlops
 from routerbench.evaluations.measurement import entry_name
 from routerbench.evaluations.seeing.observation import Observation, observe
@@ -48,7 +47,7 @@ def kept_images(
 ) -> tuple[Bool[np.ndarray, "N"], Float32[np.ndarray, "N"]] | None:
     """Which images were right and how sure the model was; None where the file is not that of N images."""
     try:
-        with zipfile.ZipFile(images_path(folder, name)) as file:
+        with open_arrays(images_path(folder, name)) as file:
             correct, confidence = (
                 read_array(file, name, (num_images,), dtype.str) for name, dtype in DTYPES.items()
             )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from routerbench.arrays import UNREADABLE, read_array
+from routerbench.arrays import UNREADABLE, open_arrays, read_array
 from routerbench.inspection.routing_of import LayerRouting, routing_of
 from routerbench.inspection.seeing.seen import LayerSeen, Seen
 from routerbench.load import FinishedRun
@@ -48,7 +48,7 @@ def keep(folder: Path, seen: Seen, run: str) -> None:
 def read_kept(folder: Path, run: str, expected: Expected) -> Seen | None:
     """What was kept; None where it is nothing, damaged, of another training or does not fit the run."""
     try:
-        with zipfile.ZipFile(folder / FILE) as file:
+        with open_arrays(folder / FILE) as file:
             if str(read_array(file, "run", (), "U")) != run:
                 return None
             shape = expected.labels.shape

@@ -1,6 +1,5 @@
 """Which classes each expert serves: maps of a row's first seed, where they are stored."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from routerbench.arrays import UNREADABLE, read_array
+from routerbench.arrays import UNREADABLE, open_arrays, read_array
 from routerbench.figures.order import in_natural_order
 from routerbench.figures.panels import panel_title, panels
 from routerbench.figures.picture import Picture
@@ -69,7 +68,7 @@ def _last_map(row: Row) -> tuple[str, Map, float | None] | None:
 def read_maps(folder: Path) -> Mapping[str, Map]:
     """The maps of a run by layer; without any where the file is missing or damaged."""
     try:
-        with zipfile.ZipFile(folder / FILE) as file:
+        with open_arrays(folder / FILE) as file:
             if file.testzip() is not None:
                 return {}
             names = [name.removesuffix(".npy") for name in file.namelist() if name.endswith(f"{MAP}.npy")]

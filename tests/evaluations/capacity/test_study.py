@@ -153,6 +153,22 @@ def test_the_reference_is_seen_again_where_its_images_are_gone(trained: Trained,
         assert np.array_equal(file["correct"], before["correct"])
 
 
+def test_a_name_that_is_no_modes_leads_to_no_file(trained: Trained, copied: Any) -> None:
+    from routerbench.evaluations.capacity.files import draw
+    from routerbench.evaluations.run import evaluate
+
+    run = copied(trained("router=token_choice"))
+    list(evaluate(run, ["capacity"], asked(capacity_factors=("dropless",), top_ks=(1,)), again=False))
+    record = json.loads((run.folder / "record.json").read_text())
+    modes = record["evaluations"]["capacity"]
+    modes["../outside"] = modes["trained"]
+    (run.folder / "record.json").write_text(json.dumps(record))
+    shutil.copy(run.folder / "eval" / "capacity" / "trained.npz", run.folder / "eval" / "outside.npz")
+    draw(run)
+    with (run.folder / "eval" / "reliability.csv").open() as file:
+        assert {row["mode"] for row in csv.DictReader(file)} == {"trained", "dropless=true"}
+
+
 def test_what_is_kept_of_images_is_of_the_test_set_or_damaged(tmp_path: Path) -> None:
     from routerbench.evaluations.seeing.observed import images_path, kept_images
 
