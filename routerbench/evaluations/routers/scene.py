@@ -119,7 +119,9 @@ class Other:
 
     @cached_property
     def in_its_model(self) -> Mapping[str, NDArray[np.int64]]:
-        """The same by what it chooses for the same patches of the same images in its own model."""
+        """How its experts match ours, by the first choices that each router makes for the same images in its
+        own model.
+        """
         return self._matched(take(self.run, self.scene.order).first)
 
     def _matched(self, first: Mapping[str, NDArray[np.int16]]) -> dict[str, NDArray[np.int64]]:

@@ -68,7 +68,7 @@ def expert_legend(figure: Figure, num_experts: int, dropped: bool) -> None:
 
 
 def in_lines(items: Sequence[Item], columns: int) -> list[Item]:
-    """In the order in which a legend of so many columns, which it fills one by one, is read line by line."""
+    """Legend entries reordered so that matplotlib, which fills columns, shows them row by row."""
     return [item for column in range(columns) for item in items[column::columns]]
 
 
