@@ -95,7 +95,9 @@ def group_id(settings: dict[str, Any]) -> str:
 
 
 def twin_id(settings: dict[str, Any]) -> str:
-    """The same for a dense run and all runs that have MoE layers in its backbone, whatever their seeds."""
+    """The name that a dense run shares with every MoE run of the same backbone, data and training, whatever
+    its router, placement and seed.
+    """
     return _digest(
         {key: settings[key] for key in settings if key not in ("router", "placement", "seed", *OF_MOE)}
     )

@@ -110,7 +110,7 @@ class RoutingMaps:
 
 
 def expert_of(plan: Plan) -> Int[Tensor, "G S"]:
-    """The one expert of each token: of those that hold any of it that with its largest gate; -1 of none."""
+    """For each token, the expert with its largest gate among those that hold it; -1 where it is dropped."""
     return _expert(plan.gates, plan.expert_share)
 
 

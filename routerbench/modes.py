@@ -1,8 +1,9 @@
 """Modes: a trained model evaluated otherwise than it was trained."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from torch import nn
@@ -35,6 +36,15 @@ class Mode:
     def name(self) -> str:
         """As its settings would be typed, `trained` where it changes nothing."""
         return " ".join(f"{key}={str(value).lower()}" for key, value in self.changes.items()) or "trained"
+
+
+SETTING = rf"(?:{'|'.join(field.name for field in fields(Mode))})=[\w.+-]+"
+NAME = re.compile(rf"trained|{SETTING}(?: {SETTING})*", re.ASCII)
+
+
+def is_name(text: str) -> bool:
+    """Whether a mode may be called so; a path to elsewhere is no such name."""
+    return NAME.fullmatch(text) is not None
 
 
 def changeable(model: nn.Module) -> frozenset[str]:

@@ -19,7 +19,10 @@ class KilledError(RequeueError):
 
 
 class GivenBackError(Exception):
-    """Who heeded a signal before raised an error, as submitit does for a job that it does not put back."""
+    """The handler that was installed before ours raised when the signal was passed on.
+
+    Submitit's does for a job that it does not requeue.
+    """
 
 
 @dataclass

@@ -45,6 +45,8 @@ WALK = (
     {"commands.train"},
     {"cli"},
 )
+# What is told of runs: pictures, then what is found of one run, then reports of many.
+ROOMS = ("figures", "evaluations", "report", "inspection")
 VOCABULARY = {
     "moe.plan",
     "moe.slots",
@@ -71,7 +73,13 @@ HOMES = {
     },
     "wandb": {"tracking.", "report.runs.wandb_source"},
     "pandas": {"records", "report."},
-    "matplotlib": {"bench.plot", "report.figures.", "evaluations.figures.", "inspection.figures."},
+    "matplotlib": {
+        "bench.plot",
+        "figures.",
+        "report.figures.",
+        "evaluations.figures.",
+        "inspection.figures.",
+    },
     "jinja2": {"report.page.", "inspection.page"},
     "scipy": {"stats.", "fewshot", "linear_probe", "evaluations.", "inspection."},
 }
@@ -129,6 +137,14 @@ def test_imports_run_in_no_circle() -> None:
 
     for module in SOURCES:
         visit(module, ())
+
+
+def test_rooms_know_only_those_before_them() -> None:
+    for module in SOURCES:
+        room, _, _ = module.partition(".")
+        later = ROOMS[ROOMS.index(room) + 1 :] if room in ROOMS else ()
+        known = {name.partition(".")[0] for name in own(module)}
+        assert not known & set(later), f"{module} imports {known & set(later)}"
 
 
 ROUTERS = [module for module in SOURCES if module.startswith("routers.")]

@@ -9,12 +9,26 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from routerbench.build import build_backbone, router_names, sparsify
-from routerbench.modes import Mode, changeable, evaluated_in
+from routerbench.modes import Mode, changeable, evaluated_in, is_name
 from routerbench.moe.surgery import moe_layers
 
 TOKEN_CHOICE = ("token_choice", "sigmoid_bias", "sinkhorn_token_choice", "sparse_token_choice")
 OF_TOKEN_CHOICE = {"capacity_factor", "dropless", "top_k", "batch_priority", "group"}
 EVERY = Mode(capacity_factor=0.25, top_k=2, batch_priority=True, group=2)
+
+
+@pytest.mark.parametrize(
+    "mode", [Mode(), EVERY, Mode(dropless=True, group="image"), Mode(capacity_factor=1e-05)]
+)
+def test_every_mode_has_a_name(mode: Mode) -> None:
+    assert is_name(mode.name)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "../trained", "trained/..", "top_k=../1", "top_k=1 ../x", "top_k=", "seed=1", "trained\n"]
+)
+def test_what_no_mode_is_called(text: str) -> None:
+    assert not is_name(text)
 
 
 def model_with(router: str, group: str | int = "image", **settings: Any) -> nn.Module:

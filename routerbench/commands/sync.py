@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from routerbench.printable import some
 from routerbench.signals import EXIT_CODE
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ def _counts(found: "Found", outcome: "Outcome") -> str:
 
 def _left(outcome: "Outcome", dry_run: bool) -> int:
     """Name what is left, and say why; the exit code."""
-    from routerbench.report.runs.run import some
-
     if dry_run and outcome.reason is None:
         print(*outcome.left, sep="\n", end="\n" if outcome.left else "")
         return 0

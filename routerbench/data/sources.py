@@ -66,7 +66,7 @@ def select(dataset: Dataset, indices: Int64[Tensor, "n"]) -> Dataset:
 
 
 def labels_of(dataset: Dataset) -> NDArray[np.int64]:
-    """The label of every image, without decoding one."""
+    """The label of every image; a data set that does not keep them apart decodes each image for its label."""
     if isinstance(dataset, Arrays):
         return dataset.labels.numpy()
     return np.array([dataset.label(index) for index in range(len(dataset))])

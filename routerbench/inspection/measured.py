@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routerbench.evaluations.found import is_number
 from routerbench.evaluations.measurement import entries_of, rests_on
+from routerbench.found import is_number
 from routerbench.inspection.asked import Asked
 from routerbench.inspection.figures.said import Numbers
 from routerbench.inspection.measures.numbers import numbers_of

@@ -29,7 +29,7 @@ class Entry:
     flops_per_image: int | float | None
     params_total: int | float | None
     num_images: int | float | None
-    """That it was trained on, each as often as it was seen."""
+    """Images trained on, counting an image once for each time it was seen."""
     train_seconds: int | float | None
     device: str | None
     num_processes: int

@@ -80,7 +80,9 @@ class Plan:
         return [row for row in self.rows if row.num_left and row.impossible is None]
 
     def total(self, values: Iterable[int | float | None]) -> tuple[float, int]:
-        """Over all runs that are left, by what one of each row takes: their sum, and how many lack it."""
+        """The sum over all runs that are left of a cost per run given for each row, and how many runs have no
+        estimate.
+        """
         pairs = list(zip(self.left, values, strict=True))
         known = math.fsum(row.num_left * value for row, value in pairs if value is not None)
         return known, sum(row.num_left for row, value in pairs if value is None)

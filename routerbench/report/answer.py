@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from routerbench.printable import some
 from routerbench.report.across.equal_cost import equal_cost_sections
 from routerbench.report.across.gains import across_sections
 from routerbench.report.boards import board_tables, pair_tables
@@ -13,7 +14,7 @@ from routerbench.report.boards.rule import ALPHA
 from routerbench.report.claims import claims_section
 from routerbench.report.options import Options
 from routerbench.report.runs.metric import metric_of
-from routerbench.report.runs.run import Found, Run, some
+from routerbench.report.runs.run import Found, Run
 from routerbench.report.tables.table import Section
 
 

@@ -32,7 +32,10 @@ class Stop:
     """That of the command."""
 
     def say(self, why: str) -> None:
-        """Ask all jobs to end, and wait until each has kept its state, but for one that this interrupts."""
+        """Ask all jobs to end and wait until they have saved their state.
+
+        Does not wait while a job runs in this process, which the signal interrupted.
+        """
         self.folder.mkdir(mode=0o700, exist_ok=True)
         (self.folder / "why").write_text(why)
         if not self._has_thread("listener"):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from routerbench.evaluations.found import evaluations_of, number_at
+from routerbench.found import evaluations_of, number_at
 from routerbench.records import SCHEMA
 
 RECORD, DIGEST = "record", "record_sha256"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from routerbench.figures.style import FAINT
+from routerbench.figures.svg import svg
 from routerbench.inspection.figures import (
     by_class,
     by_layer,
@@ -24,8 +26,6 @@ from routerbench.inspection.figures.shown import ShownImages, caption
 from routerbench.inspection.figures.slots import Mixtures, dispatch_maps
 from routerbench.inspection.figures.stability import over_checkpoints, over_seeds
 from routerbench.inspection.figures.training import over_training
-from routerbench.report.figures.style import FAINT
-from routerbench.report.figures.svg import svg
 
 if TYPE_CHECKING:
     from routerbench.inspection.seeing.seen import LayerSeen, Seen

@@ -15,10 +15,10 @@ from routerbench.evaluations.figures.batches import COLUMNS, sensitivity_picture
 from routerbench.evaluations.measurement import Asked, Measurement, Result, entry_name, kept_results
 from routerbench.evaluations.seeing.observation import observe
 from routerbench.evaluations.seeing.observed import FOLDER
+from routerbench.figures.saved import save
 from routerbench.load import FinishedRun
 from routerbench.modes import Mode, changeable, evaluated_in
 from routerbench.moe.surgery import moe_layers
-from routerbench.report.figures.saved import save
 
 STUDY = "batches"
 CONFIDENCE = 0.95

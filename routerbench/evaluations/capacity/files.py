@@ -10,8 +10,9 @@ from routerbench.evaluations.figures.capacity import capacity_picture
 from routerbench.evaluations.figures.reliability import reliability_picture
 from routerbench.evaluations.measurement import Result, entry_name, kept_results
 from routerbench.evaluations.seeing.observed import FOLDER, kept_images
+from routerbench.figures.saved import save
 from routerbench.load import FinishedRun
-from routerbench.report.figures.saved import save
+from routerbench.modes import is_name
 
 BIN_COLUMNS = ("mode", "above", "up_to", "images", "confidence", "accuracy")
 TWIN_METRICS = ("top1", "top5", "balanced", "loss")
@@ -25,7 +26,8 @@ def draw(run: FinishedRun) -> None:
         picture = capacity_picture(results, twin)
         save(run.folder / FOLDER, _name(run, "capacity"), picture, *_table(results, twin))
     num_images = len(run.test.labels)
-    kept = {mode: kept_images(run.folder, _name(run, mode), num_images) for mode in results}
+    names = {mode: _name(run, mode) for mode in results if is_name(mode)}
+    kept = {mode: kept_images(run.folder, name, num_images) for mode, name in names.items()}
     bins_of = {mode: equal_width(images[1], images[0]) for mode, images in kept.items() if images is not None}
     shown = {mode: bins_of[mode] for mode in _telling(results) if mode in bins_of}
     if shown:

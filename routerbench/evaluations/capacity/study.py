@@ -8,8 +8,9 @@ from jaxtyping import Bool
 
 from routerbench.evaluations.capacity.calibration import calibration
 from routerbench.evaluations.capacity.files import draw
-from routerbench.evaluations.capacity.grid import modes_of, reference_of, whole
+from routerbench.evaluations.capacity.grid import modes_of, reference_of
 from routerbench.evaluations.measurement import Asked, Measurement, Result
+from routerbench.evaluations.own_mode import whole
 from routerbench.evaluations.seeing.observation import Observation
 from routerbench.evaluations.seeing.observed import file_name, keep_images, kept_images, observed_in
 from routerbench.load import FinishedRun

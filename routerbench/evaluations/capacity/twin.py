@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from routerbench.evaluations.found import is_number
+from routerbench.found import is_number
 from routerbench.identity import twin_id
 from routerbench.load import FinishedRun
 from routerbench.records import read_record

@@ -11,10 +11,10 @@ from routerbench.evaluations.figures.compute import compute_picture
 from routerbench.evaluations.figures.gallery import gallery_picture
 from routerbench.evaluations.seeing.observation import Observation
 from routerbench.evaluations.seeing.observed import FOLDER, file_name, write_csv
+from routerbench.figures.saved import save
 from routerbench.load import FinishedRun
 from routerbench.modes import Mode, evaluated_in
 from routerbench.moe.surgery import moe_layers
-from routerbench.report.figures.saved import save
 
 NUM_SHOWN = 6  # images that won most, and as many that won least
 CLASS_COLUMNS = ("class", "images", "slots_per_image", "executed_flops_per_image", "top1")

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from functools import partial
 
-from routerbench.evaluations.capacity.grid import checked, own_mode
 from routerbench.evaluations.compute.files import write_files
 from routerbench.evaluations.compute.numbers import relations
 from routerbench.evaluations.measurement import Asked, Measurement, Result
+from routerbench.evaluations.own_mode import checked, own_mode
 from routerbench.evaluations.seeing.observed import observed_in
 from routerbench.load import FinishedRun
 from routerbench.modes import Mode, changeable

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routerbench.evaluations.measurement import Result
-from routerbench.report.boards.evaluated import MOST_POINTS
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import ACCENT, FAINT, INK, WIDTH_INCHES, WORSE, drawing, short
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import ACCENT, FAINT, INK, WIDTH_INCHES, WORSE, drawing, short
+from routerbench.found import MOST_POINTS
 
 COLUMNS = ("mode", "grouping", "top1")
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routerbench.evaluations.measurement import Result
-from routerbench.report.figures.marks import COLOURS, SHAPES
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, MUTED, WIDTH_INCHES, drawing
+from routerbench.figures.marks import COLOURS, SHAPES
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, MUTED, WIDTH_INCHES, drawing
 
 HEIGHT_INCHES = 4.4
 UNITS = ((1e9, "GFLOPs"), (1e6, "MFLOPs"))

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routerbench.evaluations.seeing.observation import Observation
-from routerbench.report.figures.marks import COLOURS
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, WIDTH_INCHES, drawing, short
+from routerbench.figures.marks import COLOURS
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, WIDTH_INCHES, drawing, short
 from routerbench.stats import t_interval
 
 NUM_BINS, NUM_TENTHS = 24, 10

@@ -10,9 +10,9 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 
 from routerbench.evaluations.compute.gallery import Looked
-from routerbench.report.figures.marks import COLOURS
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, PAPER, WIDTH_INCHES, drawing, short
+from routerbench.figures.marks import COLOURS
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, PAPER, WIDTH_INCHES, drawing, short
 
 DESCRIPTION = (
     "The test images whose tokens won most slots (above) and fewest (below), with the slots of each in all "

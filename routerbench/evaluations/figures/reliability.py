@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from routerbench.evaluations.capacity.calibration import Bins
-from routerbench.report.figures.marks import COLOURS
-from routerbench.report.figures.panels import panel_title, panels
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, MUTED, drawing
+from routerbench.figures.marks import COLOURS
+from routerbench.figures.panels import panel_title, panels
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, MUTED, drawing
 
 DESCRIPTION = (
     "Accuracy of the test images in {bins} equal bins of confidence, the softmax of the largest logit. A "

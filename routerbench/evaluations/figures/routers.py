@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from routerbench.evaluations.measurement import Result
-from routerbench.report.figures.marks import COLOURS, SHAPES
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import FAINT, INK, MUTED, WIDTH_INCHES, drawing, short
+from routerbench.figures.marks import COLOURS, SHAPES
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import FAINT, INK, MUTED, WIDTH_INCHES, drawing, short
 
 COLUMNS = ("replacement", "layer", "top1_lost_points", "low", "high", "first_choice_agreement")
 ALL = "all layers"

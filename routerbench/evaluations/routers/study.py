@@ -11,22 +11,14 @@ from routerbench.evaluations.figures.routers import COLUMNS, replacement_picture
 from routerbench.evaluations.measurement import Asked, Measurement, Result, entry_name, kept_results
 from routerbench.evaluations.names import OF_ANOTHER_RUN, REPLACEMENTS
 from routerbench.evaluations.routers.matching import co_occurrence, matched
-from routerbench.evaluations.routers.replacements import (
-    Other,
-    Pass,
-    Routers,
-    Scene,
-    impossible,
-    layers_of,
-    standing_in,
-    take,
-)
+from routerbench.evaluations.routers.replacements import Routers, impossible, layers_of, standing_in
 from routerbench.evaluations.routers.rescored import Rescored, replaced
+from routerbench.evaluations.routers.scene import Other, Pass, Scene, take
 from routerbench.evaluations.seeing.observed import FOLDER
+from routerbench.figures.saved import save
 from routerbench.identity import group_id
 from routerbench.load import FinishedRun
 from routerbench.moe.surgery import moe_layers
-from routerbench.report.figures.saved import save
 from routerbench.stats.matched import matched_difference
 
 STUDY = "routers"

@@ -2,14 +2,13 @@
 
 import csv
 import io
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from routerbench.arrays import UNREADABLE, open_arrays, read_array
 from routerbench.costs import ExecutedFlops
 from routerbench.evaluations.measurement import entry_name
 from routerbench.evaluations.seeing.observation import Observation, observe
@@ -18,7 +17,6 @@ from routerbench.modes import Mode, evaluated_in
 from routerbench.records import replaced, write_text
 
 FOLDER = "eval"
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 DTYPES = {"correct": np.dtype(np.bool_), "confidence": np.dtype(np.float32)}
 
 
@@ -49,26 +47,13 @@ def kept_images(
 ) -> tuple[Bool[np.ndarray, "N"], Float32[np.ndarray, "N"]] | None:
     """Which images were right and how sure the model was; None where the file is not that of N images."""
     try:
-        with zipfile.ZipFile(images_path(folder, name)) as file:
-            correct, confidence = (_values(file, array, num_images) for array in DTYPES)
+        with open_arrays(images_path(folder, name)) as file:
+            correct, confidence = (
+                read_array(file, name, (num_images,), dtype.str) for name, dtype in DTYPES.items()
+            )
     except UNREADABLE:
         return None
     return correct, confidence
-
-
-def _values(file: zipfile.ZipFile, name: str, num_images: int) -> np.ndarray:
-    """One array; raises ValueError for one that is not of so many images, before it takes any memory."""
-    with file.open(f"{name}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        if version != (1, 0):
-            raise ValueError(f"{name} is of version {version}")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-        if (shape, dtype) != ((num_images,), DTYPES[name]):
-            raise ValueError(f"{name} is of shape {shape} and type {dtype}")
-        values = np.frombuffer(member.read(num_images * dtype.itemsize), dtype)
-    if len(values) < num_images:
-        raise ValueError(f"{name} is cut off")
-    return values
 
 
 def images_path(folder: Path, name: str) -> Path:

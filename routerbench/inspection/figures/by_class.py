@@ -6,14 +6,14 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
+from routerbench.figures.panels import MAX_COLUMNS, panels
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, drawing, short
 from routerbench.inspection.figures.drawn import Drawn
 from routerbench.inspection.figures.looks import whole_numbers
 from routerbench.inspection.figures.said import Numbers, beside
 from routerbench.inspection.figures.tones import TWICE, draw_tones, even_share_key
 from routerbench.inspection.seeing.seen import LayerSeen, Seen
-from routerbench.report.figures.panels import MAX_COLUMNS, panels
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, drawing, short
 
 MOST_NAMES = 30
 WORDS = (

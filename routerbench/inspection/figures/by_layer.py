@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from routerbench.figures.marks import COLOURS, SHAPES
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, MUTED, WIDTH_INCHES, drawing, short
 from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.looks import name_layers
 from routerbench.inspection.figures.said import Numbers, number
 from routerbench.inspection.figures.tones import DARKEST, TWICE, draw_numbers, tone_key
 from routerbench.inspection.seeing.seen import LayerSeen
-from routerbench.report.figures.marks import COLOURS, SHAPES
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, MUTED, WIDTH_INCHES, drawing, short
 
 LOAD = (
     "Slots that each expert fills on the test images over the mean of its layer: 1 is an even load, 0 an "

@@ -4,12 +4,12 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import WIDTH_INCHES, drawing, short
 from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.said import Numbers, chance, interval
 from routerbench.inspection.figures.tones import TWICE, draw_tones, even_share_key
 from routerbench.inspection.seeing.seen import LayerSeen
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import WIDTH_INCHES, drawing, short
 
 MOST_COLUMNS = 8
 WORDS = (

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.saved import save
+from routerbench.figures.picture import Picture
+from routerbench.figures.saved import save
 
 Row = tuple[str | int | float, ...]
 

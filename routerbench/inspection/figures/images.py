@@ -7,6 +7,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, WIDTH_INCHES, drawing
 from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.looks import expert_legend
 from routerbench.inspection.figures.patches import draw_patches
@@ -19,8 +21,6 @@ from routerbench.inspection.figures.shown import (
     grey,
 )
 from routerbench.inspection.seeing.seen import LayerSeen, Seen
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, WIDTH_INCHES, drawing
 
 MOST_LAYERS = 4
 IMAGES_A_PICTURE = 6

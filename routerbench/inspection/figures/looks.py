@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from routerbench.report.figures.marks import COLOURS, LINES
-from routerbench.report.figures.style import INK, MUTED, PAPER, short
+from routerbench.figures.marks import COLOURS, LINES
+from routerbench.figures.style import INK, MUTED, PAPER, short
 
 # Okabe and Ito's, but for their black, which on an image is a shadow: instead of it Tol's wine.
 EXPERT_COLOURS = (*COLOURS, "#F0E442", "#882255")
@@ -68,7 +68,7 @@ def expert_legend(figure: Figure, num_experts: int, dropped: bool) -> None:
 
 
 def in_lines(items: Sequence[Item], columns: int) -> list[Item]:
-    """In the order in which a legend of so many columns, which it fills one by one, is read line by line."""
+    """Legend entries reordered so that matplotlib, which fills columns, shows them row by row."""
     return [item for column in range(columns) for item in items[column::columns]]
 
 

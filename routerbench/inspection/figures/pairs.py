@@ -7,15 +7,15 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from routerbench.figures.marks import COLOURS, LINES, SHAPES
+from routerbench.figures.panels import MAX_COLUMNS, panels
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import MUTED, WIDTH_INCHES, drawing, short
 from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.looks import name_layers, whole_numbers
 from routerbench.inspection.figures.said import Numbers, number
 from routerbench.inspection.figures.tones import DARKEST, draw_numbers, draw_tones, tone_key
 from routerbench.inspection.seeing.seen import LayerSeen
-from routerbench.report.figures.marks import COLOURS, LINES, SHAPES
-from routerbench.report.figures.panels import MAX_COLUMNS, panels
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import MUTED, WIDTH_INCHES, drawing, short
 
 Matrix = Float[np.ndarray, "E E"]
 TOGETHER = (

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from routerbench.figures.panels import panels
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import ACCENT, FAINT, MUTED, drawing, short
 from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.looks import in_lines, line_of
 from routerbench.inspection.seeing.seen import LayerSeen
-from routerbench.report.figures.panels import panels
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import ACCENT, FAINT, MUTED, drawing, short
 
 PATCHES = (
     "The fraction of the images of which an expert has at most so many patches, a line an expert; a line "

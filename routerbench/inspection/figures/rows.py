@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from routerbench.evaluations.found import is_number
+from routerbench.found import is_number
 
 
 @dataclass(frozen=True)

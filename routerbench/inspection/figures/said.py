@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from routerbench.evaluations.found import is_number
+from routerbench.found import is_number
 
 Numbers = Mapping[str, Any]
 """What the record says: `<layer>/<what>` and, with an ending, what belongs to it."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64
 
+from routerbench.figures.style import short
 from routerbench.inspection.seeing.seen import Seen
-from routerbench.report.figures.style import short
 
 SIDE_INCHES, CAPTION_INCHES = 1.2, 1.25
 

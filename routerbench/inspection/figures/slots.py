@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64
 
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import drawing, short
+from routerbench.figures.tint import tinted
 from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.images import draw_image, image_grid
 from routerbench.inspection.figures.shown import ShownImages, caption, grey
 from routerbench.inspection.figures.tones import tone_key
 from routerbench.inspection.seeing.seen import Seen
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.routing import tinted
-from routerbench.report.figures.style import drawing, short
 
 MOST_EXPERTS, MOST_IMAGES = 8, 6
 WORDS = (

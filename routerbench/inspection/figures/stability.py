@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from routerbench.figures.marks import COLOURS, SHAPES
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import MUTED, WIDTH_INCHES, drawing, short
 from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.looks import line_of, name_layers
 from routerbench.inspection.figures.said import Numbers, number
-from routerbench.report.figures.marks import COLOURS, SHAPES
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import MUTED, WIDTH_INCHES, drawing, short
 
 NAMES_A_LINE = 4
 SEEDS = {

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from routerbench.report.figures.routing import tinted
-from routerbench.report.figures.style import FAINT, INK, MUTED
+from routerbench.figures.style import FAINT, INK, MUTED
+from routerbench.figures.tint import tinted
 
 MOST_TEXTS = 12  # more columns have no room for numbers
 DARKEST = 0.6  # of a map with numbers, which stay legible on it

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from routerbench.figures.marks import SHAPES
+from routerbench.figures.order import in_natural_order
+from routerbench.figures.panels import panels
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import MUTED, drawing, short
 from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.looks import line_of
 from routerbench.inspection.figures.rows import read_rows
-from routerbench.report.figures.marks import SHAPES
-from routerbench.report.figures.panels import panels
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.routing import in_natural_order
-from routerbench.report.figures.style import MUTED, drawing, short
 
 METRICS = {
     "load_cv": "load: sd / mean",

@@ -42,8 +42,8 @@ def by_class(
 ) -> Explained:
     """What the class of an image says of its tokens' experts; by chance the images have others' labels.
 
-    nan where a class has fewer than `FEWEST_OF_CLASS` images in the mean. Labels of others are in part of the
-    same class, so that they retain what (C - 1) of N - 1 images would (as in the F ratio).
+    NaN where classes have fewer than `FEWEST_OF_CLASS` images on average. Permuted labels are partly right by
+    chance; `retained` corrects for it (as in the F ratio).
     """
     num_present = len(np.unique(labels))
     if num_present > 1 and len(labels) < FEWEST_OF_CLASS * num_present:

@@ -60,11 +60,12 @@ def adjusted_information(together: Table) -> float:
 
 @torch.no_grad()
 def over_training(run: FinishedRun, seen: Seen) -> dict[int, dict[str, float]]:
-    """For each checkpoint that the run has kept, by step: what part of a layer's tokens lean as at the end.
+    """For each kept checkpoint, the fraction of a layer's tokens whose first choice is already that of the
+    trained model.
 
-    To lean to an expert is to have the largest gate for it. `seen` is what was seen of the run, in the mode
-    in which it is now. Empty where no checkpoint was kept. Raises ValueError for one that is damaged or of
-    another model.
+    Checkpoints are named by their steps; a first choice is the expert with the largest gate. `seen` is what
+    was seen of the run, in the mode in which it is now. Empty where no checkpoint was kept. Raises ValueError
+    for one that is damaged or of another model.
     """
     model = copy.deepcopy(run.model)
     found = {}

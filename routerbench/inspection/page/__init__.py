@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from routerbench.figures.svg import svg
 from routerbench.inspection.figures.said import Numbers, interval, number
 from routerbench.inspection.page.chapters import Chapter
 from routerbench.inspection.seeing.seen import LayerSeen
-from routerbench.report.figures.svg import svg
 from routerbench.report.page.document import environment, own_text, policy
 
 HERE = Path(__file__).parent

@@ -1,7 +1,6 @@
 """What was seen of a run, kept in its folder so that pictures need no further pass."""
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,18 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from routerbench.arrays import UNREADABLE, open_arrays, read_array
 from routerbench.inspection.routing_of import LayerRouting, routing_of
 from routerbench.inspection.seeing.seen import LayerSeen, Seen
 from routerbench.load import FinishedRun
 from routerbench.records import replaced
 
 FILE = "seen.npz"
-UNREADABLE = (
-    *(OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-MOST_OF_ITEM = 1_000  # bytes, far above those of a number and of the time at which a training ended
-PLAIN = (1, 0)  # the version of all arrays that numpy writes of numbers; headers of others may take gigabytes
 
 
 @dataclass(frozen=True)
@@ -54,11 +48,11 @@ def keep(folder: Path, seen: Seen, run: str) -> None:
 def read_kept(folder: Path, run: str, expected: Expected) -> Seen | None:
     """What was kept; None where it is nothing, damaged, of another training or does not fit the run."""
     try:
-        with zipfile.ZipFile(folder / FILE) as file:
-            if str(_array(file, "run", (), "U")) != run:
+        with open_arrays(folder / FILE) as file:
+            if str(read_array(file, "run", (), "U")) != run:
                 return None
             shape = expected.labels.shape
-            labels, predicted = (_array(file, name, shape, "i") for name in ("labels", "predicted"))
+            labels, predicted = (read_array(file, name, shape, "i") for name in ("labels", "predicted"))
             layers = tuple(
                 _layer(file, number, name, len(labels), one)
                 for number, (name, one) in enumerate(expected.layers.items())
@@ -81,23 +75,10 @@ def _layer(
     real |= {"share": (num_images, num_experts), "influence": (num_experts,)}
     pairs = dict.fromkeys(("together", "weight_similarity", "output_similarity"), (num_experts, num_experts))
     shapes = whole | {name: (shape, "f") for name, shape in (real | pairs).items()}
-    arrays = {key: _array(file, f"{number}/{key}", *one) for key, one in shapes.items()}
+    arrays = {key: read_array(file, f"{number}/{key}", *one) for key, one in shapes.items()}
     if not _within(arrays["expert"], -1, num_experts) or not _within(arrays["first"], 0, num_experts):
         return None
     return LayerSeen(name=name, grid=routing.grid, num_prefix=routing.num_prefix, **arrays)
-
-
-def _array(file: zipfile.ZipFile, name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
-    """The array of this name, read once its header has this shape and kind; raises ValueError else."""
-    with file.open(f"{name}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        if version != PLAIN:
-            raise ValueError(f"{name} is of version {version}")
-        told, _, dtype = np.lib.format.read_array_header_1_0(member)
-    if told != shape or dtype.kind != kind or dtype.itemsize > MOST_OF_ITEM:
-        raise ValueError(f"{name} is of shape {told} and {dtype}")
-    with file.open(f"{name}.npy") as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def _within(values: np.ndarray, low: int, above: int) -> bool:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from routerbench.printable import printable
-from routerbench.report.runs.run import Run, Settings, paths_of, settings_of, some, text_of
+from routerbench.printable import printable, some
+from routerbench.report.runs.run import Run, Settings, paths_of, settings_of, text_of
 
 DENSE = "dense"
 MOE_IN_TITLE = ("placement", "num_experts", "capacity_factor", "group")

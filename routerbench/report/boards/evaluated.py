@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from routerbench.evaluations.found import Numbers
+from routerbench.found import MOST_POINTS, Numbers
 from routerbench.report.boards.modes import TRAINED
 from routerbench.report.boards.rows import CONFIDENCE, Row
 from routerbench.report.runs.run import text_of
@@ -12,7 +12,6 @@ from routerbench.stats import Estimate, t_interval
 
 INSPECT, BATCHES = "inspect", "batches"
 NMI = ("class", "position")  # what experts may be told from: see `routerbench inspect`
-MOST_POINTS = 0.1  # that an accuracy may depend on batch-mates
 
 
 @dataclass(frozen=True)

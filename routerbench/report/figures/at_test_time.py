@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, MUTED, PAPER, WIDTH_INCHES, drawing, short
 from routerbench.report.boards.at_test_time import CAPACITY
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.cells import DENSE
@@ -16,8 +18,6 @@ from routerbench.report.boards.evaluated import estimate_at, modes_of
 from routerbench.report.boards.modes import DROPLESS, TRAINED, Evaluated, read_mode
 from routerbench.report.boards.rows import CONFIDENCE, Row
 from routerbench.report.figures.marks import Mark, marks_of
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, MUTED, PAPER, WIDTH_INCHES, drawing, short
 from routerbench.report.options import TOP1
 from routerbench.stats import Estimate, t_interval
 

@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import FAINT, WIDTH_INCHES, drawing, short
 from routerbench.report.across.families import Family, families_of
 from routerbench.report.across.measures import Measure, Point, measures_of, scores_of, seeds_of
 from routerbench.report.across.resampled import NUM_RESAMPLES, RANDOM_SEED
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.rows import CONFIDENCE
 from routerbench.report.figures.marks import Mark, marks_of
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import FAINT, WIDTH_INCHES, drawing, short
 from routerbench.stats import frontier_shares, on_frontier, t_interval
 
 HEIGHT_INCHES = 3.6

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, MUTED, WIDTH_INCHES, drawing, short
 from routerbench.report.across.block import block_of
 from routerbench.report.across.gains import ALPHA, ENOUGH_CELLS, rank_notes
 from routerbench.report.boards.board import Board
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, MUTED, WIDTH_INCHES, drawing, short
 from routerbench.stats import average_ranks, critical_difference, groups_within
 
 INCHES_PER_LINE = 0.21

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from routerbench.report.boards.board import Board
-from routerbench.report.boards.pairs import Pair
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import (
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import (
     ACCENT,
     BETTER,
     FAINT,
@@ -21,6 +19,8 @@ from routerbench.report.figures.style import (
     drawing,
     short,
 )
+from routerbench.report.boards.board import Board
+from routerbench.report.boards.pairs import Pair
 
 MAX_PAIRS = 40
 LOOKS = {  # shape, line and inside: a verdict can be told without its colour

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from routerbench.figures.panels import panel_title, panels
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import ACCENT, MUTED, WORSE, drawing
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.cells import DENSE
 from routerbench.report.boards.rows import CONFIDENCE, Row
 from routerbench.report.figures.curves import Curves, read_curves
-from routerbench.report.figures.panels import panel_title, panels
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import ACCENT, MUTED, WORSE, drawing
 from routerbench.report.runs.run import Run
 from routerbench.stats import Estimate, t_interval
 

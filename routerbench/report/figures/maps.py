@@ -1,8 +1,5 @@
 """Which classes each expert serves: maps of a row's first seed, where they are stored."""
 
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,15 +7,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from routerbench.evaluations.found import number_at
+from routerbench.arrays import UNREADABLE, open_arrays, read_array
+from routerbench.figures.order import in_natural_order
+from routerbench.figures.panels import panel_title, panels
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import FAINT, drawing
+from routerbench.figures.tint import tinted
+from routerbench.found import number_at
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.evaluated import INSPECT
 from routerbench.report.boards.modes import TRAINED
 from routerbench.report.boards.rows import Row
-from routerbench.report.figures.panels import panel_title, panels
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.routing import in_natural_order, tinted
-from routerbench.report.figures.style import FAINT, drawing
 
 MAX_ROWS = 8
 FILE = "routing.npz"
@@ -27,7 +26,6 @@ NMI_WORDS = (
     " NMI: normalised mutual information of class and expert in that layer, corrected for chance (1: the "
     "class tells the expert, 0: it tells nothing)."
 )
-UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 Map = NDArray[np.floating]  # classes and experts
 
@@ -70,19 +68,14 @@ def _last_map(row: Row) -> tuple[str, Map, float | None] | None:
 def read_maps(folder: Path) -> Mapping[str, Map]:
     """The maps of a run by layer; without any where the file is missing or damaged."""
     try:
-        with (folder / FILE).open("rb") as file:
-            if zipfile.ZipFile(file).testzip() is not None:
+        with open_arrays(folder / FILE) as file:
+            if file.testzip() is not None:
                 return {}
-            file.seek(0)
-            stored = np.load(file, allow_pickle=False)
-            maps = {name.removesuffix(MAP): stored[name] for name in stored.files if name.endswith(MAP)}
+            names = [name.removesuffix(".npy") for name in file.namelist() if name.endswith(f"{MAP}.npy")]
+            maps = {name.removesuffix(MAP): read_array(file, name, (None, None), "f") for name in names}
     except UNREADABLE:
         return {}
-    return {name: shares for name, shares in maps.items() if _is_map(shares)}
-
-
-def _is_map(shares: NDArray[np.generic]) -> bool:
-    return shares.ndim == 2 and shares.size > 0 and np.issubdtype(shares.dtype, np.floating)
+    return {name: shares for name, shares in maps.items() if shares.size}
 
 
 def draw_map(axes: Axes, title: str, shares: Map) -> None:

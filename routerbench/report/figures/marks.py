@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from routerbench.figures.marks import COLOURS, LINES, SHAPES
+from routerbench.figures.style import INK
 from routerbench.report.boards.board import REFERENCES
-from routerbench.report.figures.style import INK
-
-# Okabe and Ito's colours, but for their yellow, which is too light on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p", "*", "d")
-LINES = ("-", "--", "-.", ":")
 
 
 @dataclass(frozen=True)

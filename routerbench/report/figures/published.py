@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, drawing
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, drawing
 from routerbench.report.published.tables import ImageNetModel, imagenet_models, soft_moe_runs
 
 MARKERS = {"dense": "D", "token_choice": "s", "expert_choice": "^", "soft": "o"}

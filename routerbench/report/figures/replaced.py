@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, MUTED, WIDTH_INCHES, drawing, short
 from routerbench.report.boards.at_test_time import LOST, ROUTERS, replacements_of
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.evaluated import estimate_at, values_at
 from routerbench.report.boards.rows import Row
 from routerbench.report.figures.marks import Mark, marks_of
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import INK, MUTED, WIDTH_INCHES, drawing, short
 
 MAX_ROWS, MAX_REPLACEMENTS = 8, 12
 INCHES_PER_POINT, INCHES_BETWEEN, LEGEND_COLUMNS, LETTERS = 0.12, 0.16, 3, 26

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from routerbench.figures.order import in_natural_order
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import INK, WIDTH_INCHES, drawing, short
+from routerbench.figures.tint import tinted
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.rows import Row
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import ACCENT, INK, WIDTH_INCHES, drawing, short
 from routerbench.report.tables.table import NOTHING
 
 MAX_ROWS = 20
@@ -48,20 +49,6 @@ def routing_by_layer(board: Board) -> Picture | None:
     )
     words += f" The last {left_out} rows are not drawn." if left_out else ""
     return Picture("Load and drop by layer", words, figure)
-
-
-def in_natural_order(name: str) -> list[tuple[bool, int, str]]:
-    """A key that puts blocks.2 before blocks.10."""
-    return [
-        (not part.isdecimal(), int(part) if part.isdecimal() else 0, part)
-        for part in re.split(r"(\d+)", name)
-    ]
-
-
-def tinted(shares: Values) -> Values:
-    """Shares in [0, 1] as colours (..., 4) whose opacity is the share, so that they fit a dark page too."""
-    colours = np.broadcast_to(to_rgb(ACCENT), (*shares.shape, 3))
-    return np.concatenate([colours, np.nan_to_num(shares)[..., None]], -1)
 
 
 def _layers(row: Row) -> list[str]:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from routerbench.figures.order import in_natural_order
+from routerbench.figures.panels import panel_title, panels
+from routerbench.figures.style import PAPER, drawing
 from routerbench.report.figures.maps import MAX_ROWS, draw_map, read_maps
-from routerbench.report.figures.panels import panel_title, panels
-from routerbench.report.figures.routing import in_natural_order
-from routerbench.report.figures.style import PAPER, drawing
 
 DOTS_PER_INCH = 150
 

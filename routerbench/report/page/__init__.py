@@ -7,8 +7,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from routerbench.figures.svg import svg
 from routerbench.records import STATUSES
-from routerbench.report.figures.svg import svg
 from routerbench.report.page.document import environment, own_text, policy
 from routerbench.report.page.of_boards import beyond_parts, board_parts
 from routerbench.report.page.parts import Part

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from routerbench.evaluations.found import Numbers
+from routerbench.found import Numbers
 from routerbench.report.page.parts import Study
 from routerbench.report.runs.run import Run
 from routerbench.report.tables.table import NOTHING

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from routerbench.report.figures import Picture
+from routerbench.figures.picture import Picture
 from routerbench.report.tables.table import Section
 
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from routerbench.figures.order import in_natural_order
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.rows import Row
-from routerbench.report.figures.routing import in_natural_order
 from routerbench.report.page.found_after import studies_of
 from routerbench.report.page.parts import Fact, Routing, RowPage, RunPage
 from routerbench.report.runs.run import Run, Settings, text_of

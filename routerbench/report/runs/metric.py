@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from routerbench.checks import did_you_mean
-from routerbench.evaluations.found import number_at
-from routerbench.printable import printable
+from routerbench.found import number_at
+from routerbench.printable import printable, some
 from routerbench.report.boards.cells import is_dense
 from routerbench.report.options import EVALUATED, TOP1
-from routerbench.report.runs.run import Run, paths_of, some
+from routerbench.report.runs.run import Run, paths_of
 
 ACCURACY = re.compile(r"(top1|top5|balanced)(_mean|_ordered)?|shots_\d+")  # of an evaluation
 OF_MOE_ALONE = "capacity"  # the study of what a dense run has not

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routerbench.evaluations.found import evaluations_of, is_number
+from routerbench.found import evaluations_of, is_number
 from routerbench.records import each_record
 
 Run = Mapping[str, Any]  # "status", "config.router.name", "cost.flops_per_image", ... without the nulls
@@ -24,7 +24,6 @@ PARTS = (
     "placement_blocks",
     "provenance",
 )
-MOST_NAMED = 20  # in one line
 NUMBERS = ("metrics.", "cost.")
 
 
@@ -104,12 +103,6 @@ def one_a_seed(runs: Iterable[Run]) -> list[Run]:
 def text_of(value: Any) -> str:
     """A setting as it is typed on the command line."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of the names, and how many more there are."""
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def plain(value: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 from routerbench.checks import did_you_mean
 from routerbench.config import conf_dir
-from routerbench.printable import printable
+from routerbench.printable import printable, some
 from routerbench.report.boards.cells import OF_MOE, belongs, is_dense
-from routerbench.report.runs.run import Run, key_of, paths_of, plain, some, text_of
+from routerbench.report.runs.run import Run, key_of, paths_of, plain, text_of
 
 
 def selected(runs: Sequence[Run], where: Mapping[str, Sequence[str]]) -> list[Run]:

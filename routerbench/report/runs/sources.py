@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from routerbench.printable import printable
+from routerbench.printable import printable, some
 from routerbench.report.options import Options
-from routerbench.report.runs.run import Found, Run, in_order, read_runs, some
+from routerbench.report.runs.run import Found, Run, in_order, read_runs
 from routerbench.report.runs.select import of_sweep, selected
 from routerbench.report.runs.wandb_source import read_mirrored
 

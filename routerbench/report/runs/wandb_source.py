@@ -4,9 +4,9 @@ import json
 import os
 from typing import Any
 
-from routerbench.printable import printable
+from routerbench.printable import printable, some
 from routerbench.records import is_whole
-from routerbench.report.runs.run import Found, in_order, run_of, some
+from routerbench.report.runs.run import Found, in_order, run_of
 
 PER_PAGE = 200
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +153,22 @@ def test_the_reference_is_seen_again_where_its_images_are_gone(trained: Trained,
         assert np.array_equal(file["correct"], before["correct"])
 
 
+def test_a_name_that_is_no_modes_leads_to_no_file(trained: Trained, copied: Any) -> None:
+    from routerbench.evaluations.capacity.files import draw
+    from routerbench.evaluations.run import evaluate
+
+    run = copied(trained("router=token_choice"))
+    list(evaluate(run, ["capacity"], asked(capacity_factors=("dropless",), top_ks=(1,)), again=False))
+    record = json.loads((run.folder / "record.json").read_text())
+    modes = record["evaluations"]["capacity"]
+    modes["../outside"] = modes["trained"]
+    (run.folder / "record.json").write_text(json.dumps(record))
+    shutil.copy(run.folder / "eval" / "capacity" / "trained.npz", run.folder / "eval" / "outside.npz")
+    draw(run)
+    with (run.folder / "eval" / "reliability.csv").open() as file:
+        assert {row["mode"] for row in csv.DictReader(file)} == {"trained", "dropless=true"}
+
+
 def test_what_is_kept_of_images_is_of_the_test_set_or_damaged(tmp_path: Path) -> None:
     from routerbench.evaluations.seeing.observed import images_path, kept_images
 
@@ -169,17 +184,6 @@ def test_what_is_kept_of_images_is_of_the_test_set_or_damaged(tmp_path: Path) ->
     assert kept_images(tmp_path, "trained", 3) is None
     whole = path.read_bytes()
     path.write_bytes(whole[:60] + b"\xff" * 20 + whole[80:])
-    assert kept_images(tmp_path, "trained", 3) is None
-
-
-def test_a_header_that_promises_more_than_memory_holds_is_damage(tmp_path: Path) -> None:
-    from routerbench.evaluations.seeing.observed import images_path, kept_images
-
-    path = images_path(tmp_path, "trained")
-    path.parent.mkdir(parents=True)
-    with zipfile.ZipFile(path, "w") as file, file.open("correct.npy", "w") as member:
-        header = {"descr": "|b1", "fortran_order": False, "shape": (10**14,)}
-        np.lib.format.write_array_header_1_0(member, header)
     assert kept_images(tmp_path, "trained", 3) is None
 
 

@@ -14,8 +14,9 @@ from routerbench.evaluations.figures.routers import replacement_picture, replace
 from routerbench.evaluations.measurement import Asked
 from routerbench.evaluations.names import REPLACEMENTS
 from routerbench.evaluations.routers import study as routers
-from routerbench.evaluations.routers.replacements import Other, Scene, impossible, standing_in, take
+from routerbench.evaluations.routers.replacements import impossible, standing_in
 from routerbench.evaluations.routers.rescored import replaced
+from routerbench.evaluations.routers.scene import Other, Scene, take
 from routerbench.load import FinishedRun
 from routerbench.moe.plan import SparsePlan
 from routerbench.moe.surgery import moe_layers

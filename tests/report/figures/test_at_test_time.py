@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from routerbench.figures.picture import Picture
+from routerbench.figures.svg import svg
 from routerbench.report import Board
 from routerbench.report.figures import at_test_time
 from routerbench.report.figures.at_test_time import accuracy_against_flops
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.svg import svg
 
 WriteRun = Callable[..., Path]
 Evaluate = Callable[[Path, Any], None]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 
+from routerbench.figures.picture import Picture
 from routerbench.report import Board
-from routerbench.report.figures import Picture
 from routerbench.report.figures.cost import cost_pictures
 from routerbench.report.figures.critical_difference import critical_difference_pictures
 from routerbench.report.figures.marks import marks_of

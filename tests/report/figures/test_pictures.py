@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from routerbench.figures.order import in_natural_order
+from routerbench.figures.svg import svg
+from routerbench.figures.tint import tinted
 from routerbench.report import Board
 from routerbench.report.boards.pairs import Pair
 from routerbench.report.figures import forest as forest_module
@@ -17,8 +20,7 @@ from routerbench.report.figures.forest import forest
 from routerbench.report.figures.learning import learning_curves
 from routerbench.report.figures.maps import expert_maps
 from routerbench.report.figures.of_board import pictures_of
-from routerbench.report.figures.routing import in_natural_order, routing_by_layer, tinted
-from routerbench.report.figures.svg import svg
+from routerbench.report.figures.routing import routing_by_layer
 from routerbench.stats import Estimate
 
 WriteRun = Callable[..., Path]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 
-from routerbench.report.figures import Picture
+from routerbench.figures.picture import Picture
+from routerbench.figures.svg import svg as svg_of_page
 from routerbench.report.figures.published import COLOURS, published_pictures
-from routerbench.report.figures.svg import svg as svg_of_page
 
 
 def svg(picture: Picture) -> bytes:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from routerbench.figures.svg import svg
 from routerbench.report import Board
 from routerbench.report.figures import replaced
 from routerbench.report.figures.replaced import lost_without_routers
-from routerbench.report.figures.svg import svg
 
 WriteRun = Callable[..., Path]
 Evaluate = Callable[[Path, Any], None]

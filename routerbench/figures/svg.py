@@ -10,9 +10,9 @@ from xml.etree.ElementTree import Element
 
 from matplotlib import rc_context
 
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import VARIABLES
 from routerbench.printable import printable
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import VARIABLES
 
 RENDERING: dict[Any, Any] = {
     "svg.fonttype": "none",

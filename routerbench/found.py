@@ -8,6 +8,7 @@ Numbers = Mapping[str, float]
 Evaluations = Mapping[str, Mapping[str, Numbers]]
 """`evaluations[study][mode][name]`, without studies and modes that have no number."""
 
+MOST_POINTS = 0.1  # that an accuracy may depend on batch-mates before it is told
 LARGEST = sys.float_info.max  # JSON knows more digits, and Python infinity
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import PAPER
 from routerbench.records import replaced, write_text
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import PAPER
 
 DOTS_PER_INCH = 150
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from routerbench.evaluations.found import evaluations_of, number_at
+from routerbench.found import evaluations_of, number_at
 
 
 def test_numbers_are_kept_by_study_mode_and_name() -> None:

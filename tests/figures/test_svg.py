@@ -5,9 +5,9 @@ import numpy as np
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 
-from routerbench.report.figures.picture import Picture
-from routerbench.report.figures.style import ACCENT, INK, drawing, short
-from routerbench.report.figures.svg import svg
+from routerbench.figures.picture import Picture
+from routerbench.figures.style import ACCENT, INK, drawing, short
+from routerbench.figures.svg import svg
 
 
 def picture(title: str = "a title", label: str = "a label") -> Picture:

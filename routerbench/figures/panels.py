@@ -1,4 +1,4 @@
-"""Small panels beside and below one another, one for each row of a board."""
+"""Small panels beside and below one another."""
 
 import textwrap
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from routerbench.figures.style import MUTED, WIDTH_INCHES
 from routerbench.printable import printable
-from routerbench.report.figures.style import MUTED, WIDTH_INCHES
 
 MAX_COLUMNS = 4
 TITLE_LETTERS, TITLE_LINES = 23, 3

@@ -1,0 +1,1 @@
+"""How pictures are drawn, wherever they stand: style, panels, marks and files."""
