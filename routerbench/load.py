@@ -17,7 +17,7 @@ from routerbench.checks import check_count, check_one_of
 from routerbench.config import conf_dir
 from routerbench.device import PRECISIONS, choose_device
 from routerbench.evaluate import Batch
-from routerbench.moe.surgery import moe_layers, take_shape
+from routerbench.moe.surgery import images_routed_together, take_shape
 from routerbench.parts import TestSet, build_model, load_test, put_moe_layers
 from routerbench.run_files import checked_weights, read_done, read_known, refusing
 from routerbench.untrusted import complete_source, read_config
@@ -62,7 +62,7 @@ class FinishedRun:
 
     def batches(self, places: NDArray[np.int64] | None = None) -> Iterator[Batch]:
         """The test images at these places, in this order, or all; in batches of whole routing groups."""
-        group = max((layer.images_per_group for layer in moe_layers(self.model).values()), default=1)
+        group = images_routed_together(self.model)
         return self.test.batches(places, -(-self.config.batch_size // group) * group)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from routerbench.evaluate import Batch, predictions
 from routerbench.layout import Layout, layouts_seen
 from routerbench.load import FinishedRun
-from routerbench.moe.surgery import moe_layers
+from routerbench.moe.surgery import images_routed_together, moe_layers
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def look_at(run: FinishedRun, places: Int64[np.ndarray, "n"]) -> list[Looked]:
 
     None where no layer's patches lie on a grid: their slots have no place in the image.
     """
-    group = max((layer.images_per_group for layer in moe_layers(run.model).values()), default=1)
+    group = images_routed_together(run.model)
     num_images = len(run.test.labels)
     groups = np.unique(places // group)
     among = np.concatenate([np.arange(g * group, min((g + 1) * group, num_images)) for g in groups])
