@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -164,6 +164,11 @@ def is_whole(record: Any) -> TypeGuard[dict[str, Any]]:
         return of_any_version and record["status"] in STATUSES and named
     except (KeyError, TypeError):
         return False
+
+
+def ranked_weights(record: Mapping[str, Any] | None) -> str:
+    """Which of a run's weights its record ranks: raw, or their average ema."""
+    return str((record or {}).get("evaluation", {}).get("weights", "raw"))
 
 
 def is_of(record: dict[str, Any], folder: Path) -> bool:

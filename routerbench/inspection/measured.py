@@ -15,7 +15,7 @@ from routerbench.inspection.seeing.kept import expected_of, keep, read_kept
 from routerbench.inspection.seeing.look import look
 from routerbench.inspection.seeing.seen import Seen
 from routerbench.load import FinishedRun
-from routerbench.records import keep_evaluation
+from routerbench.records import keep_evaluation, ranked_weights
 
 STUDY = "inspect"
 METHOD = 2  # of the numbers; those that the record has of another method are measured again
@@ -41,8 +41,7 @@ def measured(run: FinishedRun, asked: Asked) -> Inspected:
     Raises ValueError where its layers cannot be looked at, it has been trained again meanwhile or its record
     holds evaluations that are none, and UnwritableError.
     """
-    ranked = run.record.get("evaluation", {}).get("weights", "raw")
-    other = asked.weights if asked.weights not in (None, ranked) else None
+    other = run.weights if run.weights != ranked_weights(run.record) else None
     folder = run.folder / STUDY / other if other else run.folder / STUDY
     mode = f"weights={other}" if other else "trained"
     basis = {"method": METHOD, "data": run.test.fingerprint}
