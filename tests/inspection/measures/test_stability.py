@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from routerbench.inspection.measures.stability import adjusted_information, matched, over_seeds
+from routerbench.evaluations.routers.matching import matched
+from routerbench.inspection.measures.stability import adjusted_information, over_seeds
 from routerbench.inspection.seeing.seen import LayerSeen, Seen
 
 RANDOM = np.random.default_rng(0)
