@@ -86,7 +86,7 @@ def open_run(
     with refusing(folder):
         config = read_config(folder)
         record = read_done(folder, config)
-        model = _model(folder, config, checked_weights(folder, record, weights)).to(chosen)
+        model = _on_device(_model(folder, config, checked_weights(folder, record, weights)), folder, chosen)
         _change(config, batch_size)
         test = _test_set(folder, config, data_path)
         _check_classes(folder, model, test)
@@ -106,6 +106,16 @@ def _model(folder: Path, config: DictConfig, trained: Weights) -> nn.Module:
     model = _built(config, num_classes)
     model.load_state_dict(trained)
     return model.eval()
+
+
+def _on_device(model: nn.Module, folder: Path, device: torch.device) -> nn.Module:
+    try:
+        return model.to(device)
+    except torch.OutOfMemoryError:
+        raise ValueError(
+            f"path={folder} has a model for which --device={device} has not the memory: free some, or take "
+            "another"
+        ) from None
 
 
 def _built(config: DictConfig, num_classes: int) -> nn.Module:

@@ -98,6 +98,17 @@ def test_raw_weights_or_their_average(run: Path) -> None:
 NO_RUN = "has no config.yaml: give the folder of a finished run"
 
 
+def test_a_device_without_the_memory(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Large(torch.nn.Module):
+        def to(self, *_: Any) -> torch.nn.Module:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
+
+    monkeypatch.setattr("routerbench.load._model", lambda *_: Large())
+    assert refused(run, device="cpu") == (
+        "has a model for which --device=cpu has not the memory: free some, or take another"
+    )
+
+
 def test_folders_of_no_run(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
