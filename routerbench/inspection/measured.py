@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from routerbench.evaluations.found import is_number
-from routerbench.evaluations.measurement import entries_of, rests_on
+from routerbench.evaluations.measurement import entries_of, entry_name, rests_on
 from routerbench.inspection.asked import Asked
 from routerbench.inspection.figures.said import Numbers
 from routerbench.inspection.measures.numbers import numbers_of
@@ -43,12 +43,11 @@ def measured(run: FinishedRun, asked: Asked) -> Inspected:
     """
     other = run.weights if run.weights != ranked_weights(run.record) else None
     folder = run.folder / STUDY / other if other else run.folder / STUDY
-    mode = f"weights={other}" if other else "trained"
     basis = {"method": METHOD, "data": run.test.fingerprint}
     seen = _seen(run, folder, asked.again)
     numbers = _numbers(
         run,
-        mode,
+        entry_name(run, "trained"),
         basis | {"permutations": asked.permutations, "seed": asked.seed},
         asked.again,
         lambda: numbers_of(seen, asked.permutations, asked.seed),
