@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from routerbench import records
+from routerbench.ledger.ledger import read_ledger
 
 RECORD: dict[str, Any] = {"run_id": "a", "status": "done", "config": {"seed": 0, "router": {"name": "soft"}}}
 
@@ -110,6 +112,32 @@ def test_a_record_that_is_set_aside_is_kept_and_none_of_a_run(tmp_path: Path) ->
     assert (folder / "record.damaged-1.json").read_text() == "{"
     assert (folder / "record.damaged-2.json").read_text() == "[]"
     assert list(records.each_record(tmp_path)) == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_record_that_is_no_file_is_damaged_and_is_never_waited_for(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    folder = records.run_folder(tmp_path, "a")
+    folder.mkdir(parents=True)
+    path = folder / "record.json"
+    make(path)
+    problem = f"{path} is no record of a run: it is set aside when the run is started again"
+    with pytest.raises(ValueError, match=exactly(problem)):
+        records.own_record(folder)
+    assert list(records.each_record(tmp_path)) == [(path, None)]
+    assert read_ledger(tmp_path).damaged == (path,)
+    records.set_aside(folder, "damaged")
+    assert names(folder) == {"record.damaged-1.json"}
+
+
+def test_the_digest_is_of_the_file_that_was_read(tmp_path: Path) -> None:
+    folder = records.run_folder(tmp_path, "a")
+    folder.mkdir(parents=True)
+    records.write_record(folder, RECORD)
+    ((path, record, digest),) = records.each_record_and_digest(tmp_path)
+    assert digest == records.digest(path.read_bytes())
+    assert record == {"schema": 1, **RECORD}
 
 
 def test_correctness_comes_back_as_it_was_written(tmp_path: Path) -> None:
