@@ -126,9 +126,10 @@ def keep_evaluation(
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Inside, no other process changes the record of this folder."""
+    """Inside, no other process changes the record of this folder, on a file system that has locks."""
     with writing(folder), (folder / ".record.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

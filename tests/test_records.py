@@ -1,5 +1,7 @@
 """A record is whole or not there, and what is damaged is named and kept."""
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -129,6 +131,22 @@ def test_a_record_that_is_no_file_is_damaged_and_is_never_waited_for(
     assert read_ledger(tmp_path).damaged == (path,)
     records.set_aside(folder, "damaged")
     assert names(folder) == {"record.damaged-1.json"}
+
+
+def test_an_evaluation_is_kept_where_the_file_system_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    records.write_record(folder, RECORD)
+    records.keep_evaluation(folder, RECORD, "capacity", "trained", {"top1": 0.5})
+    kept = records.read_record(folder)
+    assert kept is not None
+    assert kept["evaluations"] == {"capacity": {"trained": {"top1": 0.5}}}
 
 
 def test_the_digest_is_of_the_file_that_was_read(tmp_path: Path) -> None:
