@@ -43,9 +43,11 @@ class Outcome:
     def seeds(self) -> str:
         """The agreement over seeds in words, the mean over layers; empty where one seed was named."""
         numbers = self.over_seeds or {}
-        found, chance = (_mean_of(numbers, name) for name in ("agreement", "agreement_null"))
         return (
-            f"experts agree over seeds on {found:.2f} of patches, by chance {chance:.2f}" if numbers else ""
+            f"experts agree over seeds on {numbers['agreement']:.2f} of patches, by chance "
+            f"{numbers['agreement_null']:.2f}"
+            if numbers
+            else ""
         )
 
 
@@ -113,11 +115,6 @@ def _keep_seeds(one: Inspected, all_seeds: Sequence[Inspected], numbers: Numbers
     keep_evaluation(
         one.run.folder, one.run.record, STUDY, f"seeds={named}", {**numbers, "origin": {"runs": runs}}
     )
-
-
-def _mean_of(numbers: Numbers, name: str) -> float:
-    values = [float(value) for key, value in numbers.items() if key.rpartition("/")[2] == name]
-    return float(np.mean(values)) if values else float("nan")
 
 
 def _layers(seen: Seen, names: Sequence[str]) -> list[LayerSeen]:

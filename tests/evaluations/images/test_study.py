@@ -93,7 +93,8 @@ def test_imagenet_c(of_imagenet: FinishedRun, tmp_path: Path) -> None:
         "imagenet_c",
     ]
     assert fog.take()["top1"] == pytest.approx(1 / 1000)
-    found = means.take()  # takes the other itself
+    assert snow.take()["top1"] == pytest.approx(2 / 1001)
+    found = means.take()
     assert found["snow/error"] == pytest.approx(1 - 2 / 1001)
     assert found["top1"] == pytest.approx((1 / 1000 + 2 / 1001) / 2)
     assert found["severity_2/top1"] == pytest.approx(2 / 1001)
