@@ -283,7 +283,7 @@ def test_runs_with_nothing_to_see_do_not_stop_the_others(
         (["--most", "0"], "--most=0 must be a whole number of at least 1"),
         (["--batch-size", "0"], "--batch-size=0 must be a whole number of at least 1"),
         (["--seed", "-1"], "--seed=-1 must be a number of at least 0"),
-        (["--most", "100000"], "355 images are more than a page shows: choose up to 64"),
+        (["--most", "100000"], "--most=100000: 355 images are more than a page shows: choose up to 64"),
         (["--layers", ","], "--layers=, has an empty name: give some, separated by commas"),
         (["--classes", ""], "--classes= has an empty name: give some, separated by commas"),
         (["--layers", "blocks.9"], "--layers=blocks.9 is not one of: blocks.1"),
