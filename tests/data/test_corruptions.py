@@ -38,7 +38,7 @@ def test_what_is_not(chosen: tuple[list[str], list[int] | None], missing: str, f
     )
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         sets(folder, *chosen).parts()
-    with pytest.raises(ValueError, match=r"^eval\.imagenet_c\.path=None is no folder: give that of its ima"):
+    with pytest.raises(ValueError, match=r"^eval\.imagenet_c\.path=null is no folder: give that of its ima"):
         CorruptedFolders("imagenet_c", None, None, None).parts()
 
 

@@ -184,6 +184,14 @@ def test_what_any_study_refuses_is_said_before_anything_is_measured(
             "you mean capacity?)",
         ),
         (["x", "--capacity-factor", "many"], "--capacity-factor=many is neither a number nor dropless"),
+        (
+            ["x", "--capacity-factor", "inf"],
+            "--capacity-factor=inf must be a finite number: dropless has slots for every token",
+        ),
+        (
+            ["x", "--only", "capacity,,compute"],
+            "--only=capacity,,compute has an empty value: give some, separated by commas",
+        ),
         (["x", "--capacity-factor", "0"], "--capacity-factor=0.0 must be a number above 0"),
         (["x", "--top-k", "1,none"], "--top-k=none must be a whole number of at least 1"),
         (["x", "--batch-priority", "yes"], "--batch-priority=yes is not one of: true, false"),

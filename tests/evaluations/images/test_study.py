@@ -144,7 +144,7 @@ def test_refused(run: FinishedRun, of_imagenet: FinishedRun) -> None:
         (
             of_imagenet,
             ["+eval=imagenet_v2"],
-            "eval.imagenet_v2.path=None is no folder: give that of its images",
+            "eval.imagenet_v2.path=null is no folder: give that of its images",
         ),
         (
             run,
