@@ -102,7 +102,7 @@ def test_imagenet_c(of_imagenet: FinishedRun, tmp_path: Path) -> None:
 
 
 def test_means_take_from_the_record_what_stands_there(of_imagenet: FinishedRun, tmp_path: Path) -> None:
-    (tmp_path / "fog" / "1").mkdir(parents=True)
+    (tmp_path / "fog" / "1" / "n01440764").mkdir(parents=True)
     folder = shutil.copytree(of_imagenet.folder, tmp_path / "runs" / of_imagenet.folder.name)
     of_imagenet = replace(of_imagenet, folder=folder)  # the trained run is that of other tests too
     record = own_record(of_imagenet.folder)
