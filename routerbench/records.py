@@ -65,6 +65,12 @@ def write_maps(folder: Path, maps: dict[str, NDArray[np.float32]]) -> None:
             np.savez_compressed(file, allow_pickle=False, **maps)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none; raises UnwritableError, also for a file in its place."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     with replaced(path) as partial:

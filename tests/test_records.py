@@ -90,6 +90,10 @@ def test_a_disk_that_does_not_take_it_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(records.UnwritableError, match=exactly(text)):
             write()
+    (tmp_path / "inspect").write_text("")
+    text = f"{tmp_path}/inspect cannot be written: File exists"
+    with pytest.raises(records.UnwritableError, match=exactly(text)):
+        records.make_folder(tmp_path / "inspect")
     with pytest.raises(records.UnwritableError, match=r"record\.json cannot be written: No such file"):
         records.write_record(tmp_path / "absent", RECORD)
 

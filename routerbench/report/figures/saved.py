@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
-from routerbench.records import replaced, write_text
+from routerbench.records import make_folder, replaced, write_text
 from routerbench.report.figures.picture import Picture
 from routerbench.report.figures.style import PAPER
 
@@ -22,7 +22,7 @@ def save(
 
     Raises UnwritableError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}), warnings.catch_warnings():
         # Letters that matplotlib's own font lacks are boxes in the PNG; who shows the SVG has them.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
