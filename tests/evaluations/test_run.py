@@ -404,6 +404,17 @@ def test_a_study_that_asks_nothing_of_a_run_says_why(trained: Trained, tmp_path:
     assert told["nothing"] == {"compute": "its routers have no capacity that could be less"}
 
 
+@pytest.mark.parametrize(("study", "told"), [("images", False), ("capacity", True)])
+def test_where_pictures_are_is_told_where_there_are_some(
+    capsys: pytest.CaptureFixture[str], study: str, told: bool
+) -> None:
+    from routerbench.evaluations.run import Entry
+    from routerbench.evaluations.show import console_for, print_tables
+
+    print_tables("a", [Entry(study, "fewshot", {"top1": 0.5}, measured=False)], "a/eval", console_for(False))
+    assert ("pictures and their numbers: a/eval" in capsys.readouterr().out) == told
+
+
 def test_a_table_tells_what_says_most_with_its_interval(folder: Path, command: Any) -> None:
     code, printed, _ = command(folder, "--only", "routers", "--replace", "random")
     header, *lines = printed[printed.index("  routers\n") :].splitlines()[1:]
