@@ -455,6 +455,9 @@ def test_data_that_have_moved(run: Path, tmp_path: Path) -> None:
         f"data.path={str(folder)!r} is not a folder: data=folder needs one that holds train/ and val/, each "
         "with one folder of images per class (--data-path says where it is now)"
     )
+    nowhere = tmp_path / "nowhere"
+    assert refused(run, data_path=str(nowhere)).startswith(f"data.path={str(nowhere)!r} is not a folder: ")
+    assert refused(run, data_path=str(nowhere)).endswith(" (--data-path says where it is now)")
     assert len(opened(run, data_path=str(tmp_path / "moved")).test.labels) == 10
     shutil.rmtree(tmp_path / "moved" / "train" / "9")
     shutil.rmtree(tmp_path / "moved" / "val" / "9")
