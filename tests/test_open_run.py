@@ -99,11 +99,12 @@ NO_RUN = "has no config.yaml: give the folder of a finished run"
 
 
 def test_a_device_without_the_memory(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Large(torch.nn.Module):
-        def to(self, *_: Any) -> torch.nn.Module:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
 
-    monkeypatch.setattr("routerbench.load._model", lambda *_: Large())
+    large = torch.nn.Identity()
+    monkeypatch.setattr(large, "to", full)
+    monkeypatch.setattr("routerbench.load._model", lambda *_: large)
     assert refused(run, device="cpu") == (
         "has a model for which --device=cpu has not the memory: free some, or take another"
     )

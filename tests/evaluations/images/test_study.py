@@ -16,7 +16,7 @@ from PIL import Image
 from routerbench.compose import compose_sweep
 from routerbench.data.extra import imagenet_classes
 from routerbench.evaluations.images.study import measurements
-from routerbench.evaluations.measurement import Asked
+from routerbench.evaluations.measurement import Asked, basis_of
 from routerbench.load import FinishedRun
 from routerbench.records import keep_evaluation, own_record
 
@@ -107,7 +107,8 @@ def test_means_take_from_the_record_what_stands_there(of_imagenet: FinishedRun, 
     of_imagenet = replace(of_imagenet, folder=folder)  # the trained run is that of other tests too
     record = own_record(of_imagenet.folder)
     assert record is not None
-    keep_evaluation(of_imagenet.folder, record, "images", "imagenet_c/fog/1", {"top1": 0.25})
+    entry = {"top1": 0.25, "origin": basis_of(of_imagenet)}
+    keep_evaluation(of_imagenet.folder, record, "images", "imagenet_c/fog/1", entry)
     words = ("+eval=imagenet_c", f"eval.imagenet_c.path={tmp_path}", "eval.imagenet_c.corruptions=[fog]")
     asked = Asked(settings=evaluations(*words))
     *_, means = measurements(of_imagenet, asked)
