@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from routerbench.moe.layer import MoE
-from routerbench.moe.surgery import blank_images, moe_layers
+from routerbench.moe.surgery import blank_images, images_routed_together, moe_layers
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ExecutedFlops:
         layers = moe_layers(model)
         for layer in layers.values():
             layer.backend = "bmm"
-        flops, num_images = _flops(model, image_size), _images_at_once(model)
+        flops, num_images = _flops(model, image_size), images_routed_together(model)
         per_slot = {name: _flops_per_slot(layer) for name, layer in layers.items()}
         of_slots = 0
         for name, layer in layers.items():
@@ -98,14 +98,9 @@ def _flops_per_slot(layer: MoE) -> int:
 
 def _flops(model: nn.Module, image_size: tuple[int, int]) -> int:
     """Of one image in a forward pass, which also leaves a routing in every layer."""
-    num_images = _images_at_once(model)
+    num_images = images_routed_together(model)
     with torch.no_grad():
         return count_flops(lambda: model(blank_images(model, image_size, num_images))) // num_images
-
-
-def _images_at_once(model: nn.Module) -> int:
-    """As many images as one routing group holds."""
-    return max((layer.images_per_group for layer in moe_layers(model).values()), default=1)
 
 
 def count_flops(run: Callable[[], object]) -> int:

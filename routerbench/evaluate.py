@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from routerbench.maps import RoutingMaps
 from routerbench.metrics import Metrics, RoutingSums, classification_metrics, routing_metrics
-from routerbench.moe.surgery import moe_layers
+from routerbench.moe.surgery import images_routed_together, moe_layers
 from routerbench.ranks import added, gathered, num_ranks
 
 Batch = tuple[Float[Tensor, "B C H W"], Int[Tensor, "B"]]
@@ -87,7 +87,7 @@ def predictions(
     """The logits and labels of this rank, batch by batch, each while its routing is still in the layers."""
     training = model.training
     model.eval()
-    images_per_group = max((layer.images_per_group for layer in moe_layers(model).values()), default=1)
+    images_per_group = images_routed_together(model)
     with weights_cast_once(device):
         own = in_step(in_whole_groups(batches, images_per_group), images_per_group)
         for images, labels in watched(own):

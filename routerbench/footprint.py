@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from routerbench.costs import Costs, static_costs
-from routerbench.moe.surgery import blank_images, moe_layers, take_shape
+from routerbench.moe.surgery import blank_images, images_routed_together, moe_layers, take_shape
 from routerbench.parts import build_model, optimizer_and_scheduler, put_moe_layers, verify
 
 FP32 = 4  # bytes of parameters, of their gradients and of what is averaged
@@ -149,7 +149,7 @@ def _optimizer_bytes(model: nn.Module, config: DictConfig) -> float:
 
 
 def _kept_per_image(model: nn.Module, image_size: tuple[int, int], bytes_of_float: int) -> float:
-    num_images = max((layer.images_per_group for layer in moe_layers(model).values()), default=1)
+    num_images = images_routed_together(model)
     known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, Tensor] = {}
 

@@ -17,7 +17,7 @@ from routerbench.checks import check_count, check_one_of
 from routerbench.config import conf_dir
 from routerbench.device import PRECISIONS, choose_device
 from routerbench.evaluate import Batch
-from routerbench.moe.surgery import moe_layers, take_shape
+from routerbench.moe.surgery import images_routed_together, take_shape
 from routerbench.parts import TestSet, build_model, load_test, put_moe_layers
 from routerbench.run_files import checked_weights, read_done, read_known, refusing
 from routerbench.untrusted import complete_source, read_config
@@ -62,7 +62,7 @@ class FinishedRun:
 
     def batches(self, places: NDArray[np.int64] | None = None) -> Iterator[Batch]:
         """The test images at these places, in this order, or all; in batches of whole routing groups."""
-        group = max((layer.images_per_group for layer in moe_layers(self.model).values()), default=1)
+        group = images_routed_together(self.model)
         return self.test.batches(places, -(-self.config.batch_size // group) * group)
 
 
@@ -86,7 +86,7 @@ def open_run(
     with refusing(folder):
         config = read_config(folder)
         record = read_done(folder, config)
-        model = _model(folder, config, checked_weights(folder, record, weights)).to(chosen)
+        model = _on_device(_model(folder, config, checked_weights(folder, record, weights)), folder, chosen)
         _change(config, batch_size)
         test = _test_set(folder, config, data_path)
         _check_classes(folder, model, test)
@@ -106,6 +106,16 @@ def _model(folder: Path, config: DictConfig, trained: Weights) -> nn.Module:
     model = _built(config, num_classes)
     model.load_state_dict(trained)
     return model.eval()
+
+
+def _on_device(model: nn.Module, folder: Path, device: torch.device) -> nn.Module:
+    try:
+        return model.to(device)
+    except torch.OutOfMemoryError:
+        raise ValueError(
+            f"path={folder} has a model for which --device={device} has not the memory: free some, or take "
+            "another"
+        ) from None
 
 
 def _built(config: DictConfig, num_classes: int) -> nn.Module:

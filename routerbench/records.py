@@ -1,9 +1,10 @@
 """Records: the folder of a run, and what stands in it when the run is over."""
 
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 HALF_WRITTEN = ".*.[0-9]*"  # the names of what `replaced` has not put in place
+NO_RECORD = "is no record of a run: it is set aside when the run is started again"
 STATUSES = ("done", "failed", "diverged", "oom")
 
 
@@ -63,6 +65,12 @@ def write_maps(folder: Path, maps: dict[str, NDArray[np.float32]]) -> None:
             np.savez_compressed(file, allow_pickle=False, **maps)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none; raises UnwritableError, also for a file in its place."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     with replaced(path) as partial:
@@ -71,15 +79,28 @@ def write_text(path: Path, text: str) -> None:
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a run that is over; None while there is none. Raises ValueError for a damaged one."""
-    path = folder / "record.json"
+    content = _content(folder / "record.json")
+    return None if content is None else _parsed(content, folder / "record.json")
+
+
+def _content(path: Path) -> bytes | None:
+    """What stands in a file, None where there is none; raises ValueError for a pipe, which never ends."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        if not path.is_file() and path.exists():
+            raise ValueError(f"{path} {NO_RECORD}")
+        with path.open("rb") as file:
+            return file.read()
     except FileNotFoundError:
         return None
+
+
+def _parsed(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):  # neither text nor JSON, or JSON that nobody would write
         record = None
     if not is_whole(record):
-        raise ValueError(f"{path} is no record of a run: it is set aside when the run is started again")
+        raise ValueError(f"{path} {NO_RECORD}")
     return record
 
 
@@ -111,9 +132,10 @@ def keep_evaluation(
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Inside, no other process changes the record of this folder."""
+    """Inside, no other process changes the record of this folder, on a file system that has locks."""
     with writing(folder), (folder / ".record.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -129,16 +151,25 @@ def set_aside(folder: Path, why: str) -> Path:
 
 def each_record(results: Path | str) -> Iterator[tuple[Path, dict[str, Any] | None]]:
     """Every `record.json` below `results`/runs with what it holds, None for one that is no whole record."""
+    return ((path, record) for path, record, _ in each_record_and_digest(results))
+
+
+def each_record_and_digest(results: Path | str) -> Iterator[tuple[Path, dict[str, Any] | None, str]]:
+    """As `each_record`, and the digest of the file as it was read."""
     runs = Path(results, "runs")
     # Listed and not globbed, which takes a folder that may not be read for an empty one.
     for path in sorted(run / "record.json" for run in (runs.iterdir() if runs.is_dir() else ())):
         try:
-            record = read_record(path.parent)
+            content = _content(path)
+            if content is not None:  # it may be taken away while we read
+                yield path, _parsed(content, path), digest(content)
         except (OSError, ValueError):
-            yield path, None
-            continue
-        if record is not None:  # it may be taken away while we read
-            yield path, record
+            yield path, None, ""
+
+
+def digest(content: bytes) -> str:
+    """What changes with every change of `record.json`."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_records(folder: Path | str) -> "pandas.DataFrame":
@@ -164,6 +195,11 @@ def is_whole(record: Any) -> TypeGuard[dict[str, Any]]:
         return of_any_version and record["status"] in STATUSES and named
     except (KeyError, TypeError):
         return False
+
+
+def ranked_weights(record: Mapping[str, Any] | None) -> str:
+    """Which of a run's weights its record ranks: raw, or their average ema."""
+    return str((record or {}).get("evaluation", {}).get("weights", "raw"))
 
 
 def is_of(record: dict[str, Any], folder: Path) -> bool:

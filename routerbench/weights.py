@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from routerbench.checks import check_one_of
 from routerbench.parallel import whole_weights
 from routerbench.ranks import rank
-from routerbench.records import read_record, replaced
+from routerbench.records import ranked_weights, read_record, replaced
 
 FILE_NAME = "weights.safetensors"
 FILES = {"raw": FILE_NAME, "ema": "weights_ema.safetensors"}
@@ -62,8 +62,7 @@ def ranked_kind(folder: Path, choice: str | None = None) -> str:
     Raises ValueError for another choice, or a record that is damaged.
     """
     if choice is None:
-        record = read_record(folder) or {}
-        choice = str(record.get("evaluation", {}).get("weights", "raw"))
+        choice = ranked_weights(read_record(folder))
     check_one_of("weights", choice, tuple(FILES))
     return choice
 

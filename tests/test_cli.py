@@ -52,6 +52,7 @@ REFUSED = [
         "deterministic, wandb, log_every_steps, retry, retry_oom, checkpoint_every_steps, "
         "checkpoint_every_minutes, keep_checkpoints, timeout_seconds",
     ),
+    (["runtime.results="], "runtime.results= is empty: give a folder, such as results"),
     (["+epoch=3"], "+epoch=3: epoch is not a setting"),
     (["epochs=abc"], "epochs=abc: Value 'abc' of type 'str' could not be converted to Integer"),
     (["seed=${sed}"], "seed=${sed}: Interpolation key 'sed' not found"),

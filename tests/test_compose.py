@@ -172,6 +172,7 @@ def test_a_configuration_is_without_hydra_and_whole() -> None:
         (["seed=null"], "seed=null: field 'seed' is not Optional"),
         (["optim.lr=x"], "optim.lr=x: Value 'x' of type 'str' could not be converted to Float"),
         (["runtime.retry_oom=x"], "runtime.retry_oom=x: Value 'x' is not a valid bool (type str)"),
+        (["ema=0.9"], "ema=0.9 is one value for several settings: name one of them, as ema.decay=0.9"),
         (["model.arguments=3"], "model.arguments=3: Cannot assign int to Dict[str, Any]"),
         (["seed=0,1"], "seed=0,1 gives several values: add -m to run them all"),
         (["seed"], "seed is not a setting with its value: write setting=value"),

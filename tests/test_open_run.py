@@ -98,6 +98,18 @@ def test_raw_weights_or_their_average(run: Path) -> None:
 NO_RUN = "has no config.yaml: give the folder of a finished run"
 
 
+def test_a_device_without_the_memory(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
+
+    large = torch.nn.Identity()
+    monkeypatch.setattr(large, "to", full)
+    monkeypatch.setattr("routerbench.load._model", lambda *_: large)
+    assert refused(run, device="cpu") == (
+        "has a model for which --device=cpu has not the memory: free some, or take another"
+    )
+
+
 def test_folders_of_no_run(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
@@ -444,6 +456,9 @@ def test_data_that_have_moved(run: Path, tmp_path: Path) -> None:
         f"data.path={str(folder)!r} is not a folder: data=folder needs one that holds train/ and val/, each "
         "with one folder of images per class (--data-path says where it is now)"
     )
+    nowhere = tmp_path / "nowhere"
+    assert refused(run, data_path=str(nowhere)).startswith(f"data.path={str(nowhere)!r} is not a folder: ")
+    assert refused(run, data_path=str(nowhere)).endswith(" (--data-path says where it is now)")
     assert len(opened(run, data_path=str(tmp_path / "moved")).test.labels) == 10
     shutil.rmtree(tmp_path / "moved" / "train" / "9")
     shutil.rmtree(tmp_path / "moved" / "val" / "9")

@@ -1,8 +1,11 @@
 """A record is whole or not there, and what is damaged is named and kept."""
 
+import errno
+import fcntl
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from routerbench import records
+from routerbench.ledger.ledger import read_ledger
 
 RECORD: dict[str, Any] = {"run_id": "a", "status": "done", "config": {"seed": 0, "router": {"name": "soft"}}}
 
@@ -86,6 +90,10 @@ def test_a_disk_that_does_not_take_it_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(records.UnwritableError, match=exactly(text)):
             write()
+    (tmp_path / "inspect").write_text("")
+    text = f"{tmp_path}/inspect cannot be written: File exists"
+    with pytest.raises(records.UnwritableError, match=exactly(text)):
+        records.make_folder(tmp_path / "inspect")
     with pytest.raises(records.UnwritableError, match=r"record\.json cannot be written: No such file"):
         records.write_record(tmp_path / "absent", RECORD)
 
@@ -110,6 +118,48 @@ def test_a_record_that_is_set_aside_is_kept_and_none_of_a_run(tmp_path: Path) ->
     assert (folder / "record.damaged-1.json").read_text() == "{"
     assert (folder / "record.damaged-2.json").read_text() == "[]"
     assert list(records.each_record(tmp_path)) == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_record_that_is_no_file_is_damaged_and_is_never_waited_for(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    folder = records.run_folder(tmp_path, "a")
+    folder.mkdir(parents=True)
+    path = folder / "record.json"
+    make(path)
+    problem = f"{path} is no record of a run: it is set aside when the run is started again"
+    with pytest.raises(ValueError, match=exactly(problem)):
+        records.own_record(folder)
+    assert list(records.each_record(tmp_path)) == [(path, None)]
+    assert read_ledger(tmp_path).damaged == (path,)
+    records.set_aside(folder, "damaged")
+    assert names(folder) == {"record.damaged-1.json"}
+
+
+def test_an_evaluation_is_kept_where_the_file_system_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    records.write_record(folder, RECORD)
+    records.keep_evaluation(folder, RECORD, "capacity", "trained", {"top1": 0.5})
+    kept = records.read_record(folder)
+    assert kept is not None
+    assert kept["evaluations"] == {"capacity": {"trained": {"top1": 0.5}}}
+
+
+def test_the_digest_is_of_the_file_that_was_read(tmp_path: Path) -> None:
+    folder = records.run_folder(tmp_path, "a")
+    folder.mkdir(parents=True)
+    records.write_record(folder, RECORD)
+    ((path, record, digest),) = records.each_record_and_digest(tmp_path)
+    assert digest == records.digest(path.read_bytes())
+    assert record == {"schema": 1, **RECORD}
 
 
 def test_correctness_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from routerbench.commands.opening import add_opening, import_modules
+from routerbench.commands.opening import add_opening, be_ready
 from routerbench.evaluations import options
 from routerbench.refusal import refuse
 
@@ -29,13 +29,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def run(arguments: argparse.Namespace) -> int:
     """Measure what is not in the records yet; 2 where any run was refused, whatever became of the others."""
     asked_for = options.checked(arguments)
-    import torch
-
     from routerbench.evaluations.show import console_for
 
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    import_modules(arguments.modules)
+    be_ready(arguments)
     console = console_for(arguments.json)
     results = list(_evaluated(arguments, asked_for, console))
     if arguments.json:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from routerbench.checks import check_count, check_not_negative
-from routerbench.commands.opening import add_opening, import_modules
+from routerbench.commands.opening import add_opening, be_ready
 from routerbench.refusal import refuse
 
 if TYPE_CHECKING:
@@ -63,13 +63,9 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Look at the routing of each run; 2 where one of them was refused."""
     asked = _asked(arguments)
-    import torch
-
     from routerbench.inspection.run import inspect_runs
 
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    import_modules(arguments.modules)
+    be_ready(arguments)
     outcomes = [_told(one, arguments.json) for one in inspect_runs(arguments.runs, asked)]
     if arguments.json:
         print(json.dumps([_as_json(one) for one in outcomes], indent=1))

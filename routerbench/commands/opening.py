@@ -26,7 +26,16 @@ def add_opening(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def import_modules(files: Sequence[Path]) -> None:
+def be_ready(arguments: argparse.Namespace) -> None:
+    """Take as many threads as the words say, and import the files that they name; raises ValueError."""
+    import torch
+
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    _import_modules(arguments.modules)
+
+
+def _import_modules(files: Sequence[Path]) -> None:
     """Import files of the user, each by its name, as `train --config-dir` would from their folder.
 
     Raises ValueError for one that is no file of Python or cannot be imported.

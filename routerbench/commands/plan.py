@@ -3,11 +3,10 @@
 import argparse
 import json
 import shlex
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from routerbench.commands.cells_of import add_cells, sweep_of
 from routerbench.refusal import refuse
 
 if TYPE_CHECKING:
@@ -18,9 +17,7 @@ if TYPE_CHECKING:
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Make the command known."""
     parser = commands.add_parser("plan", help="what is done and left of a sweep, and what that will take")
-    parser.add_argument("words", nargs="*", metavar="SETTING", help="as those of train -m, +sweep=NAME first")
-    parser.add_argument("-m", "--multirun", action="store_true", help="as for train; it goes without saying")
-    parser.add_argument("--config-dir", metavar="DIR", help="files of yours beside those of conf/")
+    add_cells(parser, "as those of train -m, +sweep=NAME first")
     parser.add_argument(
         "--detect",
         type=float,
@@ -36,16 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan; 2 where a cell cannot run, or no pilot tells what --detect asks."""
     from rich.console import Console
 
-    from routerbench.compose import compose_sweep
     from routerbench.ledger.ledger import read_ledger
     from routerbench.overview.plan import make_plan, results_of
     from routerbench.overview.plan_json import as_json
     from routerbench.overview.show_plan import show
 
     _check(arguments)
-    if arguments.config_dir:  # a router of the user stands beside its yaml
-        sys.path.insert(0, str(Path(arguments.config_dir).resolve()))
-    sweep = compose_sweep(arguments.words, arguments.config_dir, multirun=True)
+    sweep = sweep_of(arguments)
     plan = make_plan(sweep, read_ledger(results_of(sweep)))
     found = [] if arguments.detect is None else _comparisons(plan, arguments.detect)
     if arguments.json:

@@ -2,9 +2,10 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from routerbench.commands.cells_of import add_cells, sweep_of
 
 RESULTS = Path("results")
 EPILOG = (
@@ -15,11 +16,7 @@ EPILOG = (
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Make the command known."""
     parser = commands.add_parser("status", help="how runs stand, live on a terminal", epilog=EPILOG)
-    parser.add_argument(
-        "words", nargs="*", metavar="SETTING", help="+sweep=NAME ... for its runs alone, as those of train -m"
-    )
-    parser.add_argument("-m", "--multirun", action="store_true", help="as for train; it goes without saying")
-    parser.add_argument("--config-dir", metavar="DIR", help="files of yours beside those of conf/")
+    add_cells(parser, "+sweep=NAME ... for its runs alone, as those of train -m")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder of the runs (results)")
     parser.add_argument("--once", action="store_true", help="on a terminal, too, show it and end")
     parser.add_argument("--failed", action="store_true", help="the whole errors of what failed, once")
@@ -62,10 +59,7 @@ def _asked(arguments: argparse.Namespace) -> tuple[Path, Sequence[str] | None]:
         if not results.is_dir():
             raise ValueError(f"results={results} is not a folder: give the one that holds runs/")
         return results, None
-    from routerbench.compose import compose_sweep
     from routerbench.overview.plan import results_of
 
-    if arguments.config_dir:  # a router of the user stands beside its yaml
-        sys.path.insert(0, str(Path(arguments.config_dir).resolve()))
-    sweep = compose_sweep(arguments.words, arguments.config_dir, multirun=True)
+    sweep = sweep_of(arguments)
     return arguments.results or results_of(sweep), [cell.run_id for cell in sweep.cells]

@@ -3,7 +3,6 @@
 import os
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 from routerbench.refusal import refuse
 
@@ -38,13 +37,12 @@ def train(words: list[str]) -> int:
 
 
 def _train(words: list[str], arguments: Namespace) -> int:
-    from routerbench.compose import compose_sweep
+    from routerbench.compose import compose_sweep, import_from
     from routerbench.sweep.launchers import check_extras
     from routerbench.sweep.run import run_sweep
 
     check_extras(arguments.overrides)
-    if arguments.config_dir:  # a router of the user stands beside its yaml
-        sys.path.insert(0, str(Path(arguments.config_dir).resolve()))
+    import_from(arguments.config_dir)
     sweep = compose_sweep(arguments.overrides, arguments.config_dir, arguments.multirun)
     return run_sweep(sweep, words, arguments.overrides, arguments.config_dir)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from routerbench.checks import did_you_mean
@@ -28,6 +28,9 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
         word = words[-1] if words else key
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
             return f"{word} is not a setting{_known_beside(key, overrides)}"
+        if parts := _known_in(key, overrides):
+            value = word.partition("=")[2]
+            return f"{word} is one value for several settings: name one of them, as {key}.{parts[0]}={value}"
         return f"{word}: {str(cause).splitlines()[0]}"
     first, *more = str(error).strip().splitlines()
     if more and first.endswith(":"):
@@ -49,13 +52,22 @@ def _unreadable(word: str) -> str:
 
 def _known_beside(key: str, overrides: Sequence[str]) -> str:
     """What would do: the nearest setting, and those that stand where the key would."""
-    others = [word for word in overrides if not word.startswith((f"{key}=", f"{key}."))]
-    if not GlobalHydra.instance().is_initialized():
-        return ""  # not while composing
-    try:
-        node, parent = compose("train", others), key.rpartition(".")[0]
-        siblings = [str(name) for name in (OmegaConf.select(node, parent) if parent else node)]
-    except (HydraException, OmegaConfBaseException, TypeError):
-        return ""  # something else is wrong too; this is what is said first
+    parent, _, name = key.rpartition(".")
+    siblings = _known_in(parent, [word for word in overrides if not word.startswith((f"{key}=", f"{key}."))])
+    if not siblings:
+        return ""
     place = f"{parent} has" if parent else "settings are"
-    return f"{did_you_mean(key.rpartition('.')[2], siblings)}; {place}: {', '.join(siblings)}"
+    return f"{did_you_mean(name, siblings)}; {place}: {', '.join(siblings)}"
+
+
+def _known_in(key: str, overrides: Sequence[str]) -> list[str]:
+    """The settings in a group of them; none where the key is no group, or that cannot be told now."""
+    others = [word for word in overrides if not word.startswith(f"{key}=")]
+    if not GlobalHydra.instance().is_initialized():
+        return []  # not while composing
+    try:
+        node = compose("train", others)
+        group = OmegaConf.select(node, key) if key else node
+    except (HydraException, OmegaConfBaseException):
+        return []  # something else is wrong too; this is what is said first
+    return [str(name) for name in group] if isinstance(group, DictConfig) else []

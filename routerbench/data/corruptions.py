@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from routerbench.data.extra import ExtraImages, ImageSets, NamedFolders, existing
+from routerbench.data.image_files import class_folders
 
 # Top-1 errors of AlexNet, means over severities 1 to 5, by which mCE is normalised. Source: the code of
 # D. Hendrycks and T. Dietterich (arXiv:1903.12261), github.com/hendrycks/robustness.
@@ -44,7 +45,7 @@ class CorruptedFolders(ImageSets):
     severities: Sequence[int] | None
 
     def parts(self) -> dict[str, ExtraImages]:
-        """The sets by `/<corruption>/<severity>`; raises ValueError for one that is missing, or for none."""
+        """The sets by `/<corruption>/<severity>`; raises ValueError for none, or one missing or empty."""
         folder = existing(self.name, self.path)
         corruptions = self.corruptions or _names(folder)
         found: dict[str, ExtraImages] = {}
@@ -61,6 +62,8 @@ class CorruptedFolders(ImageSets):
                 f"eval.{self.name}.path={self.path} has no folder {lacking}/: "
                 "give that of ImageNet-C, or name what it has by corruptions and severities"
             )
+        for part in found:
+            class_folders(folder / part[1:])  # raises, before a model has seen the others
         return found
 
 

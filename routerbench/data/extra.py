@@ -195,7 +195,7 @@ class OwnFolders(ExtraImages):
 def existing(name: str, path: str | None) -> Path:
     """The folder of a set; raises ValueError where there is none."""
     if path is None or not Path(path).expanduser().is_dir():
-        raise ValueError(f"eval.{name}.path={path} is no folder: give that of its images")
+        raise ValueError(f"eval.{name}.path={path or 'null'} is no folder: give that of its images")
     return Path(path).expanduser()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Real
@@ -64,3 +65,11 @@ def normalise(
     """Values 0 to 255 to deviations from `mean` in units of `std`, both of images in [0, 1]."""
     # One copy, changed in place: large tensors are dear beside a small model.
     return images.to(torch.float32, copy=True).mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def as_pictures(
+    images: Float[np.ndarray, "B 3 H W"], mean: Sequence[float], std: Sequence[float]
+) -> Float[np.ndarray, "B H W 3"]:
+    """Images that `normalise` made, as they were before it: in [0, 1], the channels last."""
+    scale, shift = (np.asarray(values, images.dtype) for values in (std, mean))
+    return np.clip(images.transpose(0, 2, 3, 1) * scale + shift, 0, 1)

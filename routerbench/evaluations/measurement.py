@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from routerbench.load import FinishedRun
-from routerbench.records import own_record
+from routerbench.records import own_record, ranked_weights
 
 METHOD = 2  # of all measurements; one that the record has of another method is taken again
 
@@ -49,8 +49,7 @@ class Asked:
 
 def entry_name(run: FinishedRun, mode: str) -> str:
     """The place of a mode in the record; weights that the record does not rank have places of their own."""
-    ranked = run.record.get("evaluation", {}).get("weights", "raw")
-    return mode if run.weights == ranked else f"weights={run.weights} {mode}"
+    return mode if run.weights == ranked_weights(run.record) else f"weights={run.weights} {mode}"
 
 
 def basis_of(run: FinishedRun) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The words of `routerbench eval`: which runs, which settings, and what is asked of them."""
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,10 @@ def _each(arguments: argparse.Namespace, name: str, value: Callable[[str, str], 
     """The values of a word such as 1,2."""
     text = getattr(arguments, name)
     option = f"--{name.replace('_', '-')}"
-    return () if text is None else tuple(value(option, word.strip()) for word in text.split(","))
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    if "" in words:
+        raise ValueError(f"{option}={text} has an empty value: give some, separated by commas")
+    return tuple(value(option, word) for word in words)
 
 
 def _factor(option: str, word: str) -> float | str:
@@ -88,6 +92,8 @@ def _factor(option: str, word: str) -> float | str:
         factor = float(word)
     except ValueError:
         raise ValueError(f"{option}={word} is neither a number nor dropless") from None
+    if not math.isfinite(factor):
+        raise ValueError(f"{option}={word} must be a finite number: dropless has slots for every token")
     check_positive(option, factor)
     return factor
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from routerbench.evaluations.measurement import Result
+from routerbench.evaluations.names import WITHOUT_PICTURES
 from routerbench.evaluations.run import Entry
 from routerbench.printable import printable
 
@@ -60,12 +61,12 @@ def print_nothing(run_id: str, study: str, reason: str, console: Console) -> Non
 
 
 def print_tables(run_id: str, entries: Sequence[Entry], folder: str, console: Console) -> None:
-    """A table for each study, its modes one below the other, and where its pictures are."""
+    """A table for each study, its modes one below the other, and where pictures are, if there are any."""
     for study, of_study in groupby(entries, lambda entry: entry.study):
         console.print()
         console.print(Text(printable(f"{run_id}  {study}"), "bold"), soft_wrap=True)
         console.print(_table(list(of_study), console))
-    if entries:
+    if any(entry.study not in WITHOUT_PICTURES for entry in entries):
         console.print(Text(printable(f"pictures and their numbers: {folder}")), soft_wrap=True)
 
 

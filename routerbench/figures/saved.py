@@ -10,7 +10,7 @@ from matplotlib import rc_context
 
 from routerbench.figures.picture import Picture
 from routerbench.figures.style import PAPER
-from routerbench.records import replaced, write_text
+from routerbench.records import make_folder, replaced, write_text
 
 DOTS_PER_INCH = 150
 
@@ -22,7 +22,7 @@ def save(
 
     Raises UnwritableError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}), warnings.catch_warnings():
         # Letters that matplotlib's own font lacks are boxes in the PNG; who shows the SVG has them.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")

@@ -30,7 +30,9 @@ class Choice:
         """Raise ValueError for an image, or a class, that a test set has not, and for too many images."""
         number = len(self._named(labels, class_names)) or min(self.most or self.least or 0, len(labels))
         if number > MOST_DRAWN:
-            raise ValueError(f"{number} images are more than a page shows: choose up to {MOST_DRAWN}")
+            raise ValueError(
+                f"{self._words()}: {number} images are more than a page shows: choose up to {MOST_DRAWN}"
+            )
 
     def places(self, seen: Seen) -> Places:
         """The places of the images, of a choice that may be."""
@@ -43,6 +45,15 @@ class Choice:
         if self.least is not None:
             return np.argsort(filled, kind="stable")[: self.least]
         return np.unique(seen.labels, return_index=True)[1][:CLASSES_SHOWN]
+
+    def _words(self) -> str:
+        """The choice as it is typed."""
+        given = vars(self).items()
+        return " ".join(
+            f"--{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for name, value in given
+            if value
+        )
 
     def _named(self, labels: Labels, class_names: Sequence[str]) -> Places:
         """Those that are given by their places or classes; none where the choice is another one."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routerbench.evaluations.measurement import entries_of, rests_on
+from routerbench.evaluations.measurement import entries_of, entry_name, rests_on
 from routerbench.found import is_number
 from routerbench.inspection.asked import Asked
 from routerbench.inspection.figures.said import Numbers
@@ -15,7 +15,7 @@ from routerbench.inspection.seeing.kept import expected_of, keep, read_kept
 from routerbench.inspection.seeing.look import look
 from routerbench.inspection.seeing.seen import Seen
 from routerbench.load import FinishedRun
-from routerbench.records import keep_evaluation
+from routerbench.records import keep_evaluation, ranked_weights
 
 STUDY = "inspect"
 METHOD = 2  # of the numbers; those that the record has of another method are measured again
@@ -41,15 +41,13 @@ def measured(run: FinishedRun, asked: Asked) -> Inspected:
     Raises ValueError where its layers cannot be looked at, it has been trained again meanwhile or its record
     holds evaluations that are none, and UnwritableError.
     """
-    ranked = run.record.get("evaluation", {}).get("weights", "raw")
-    other = asked.weights if asked.weights not in (None, ranked) else None
+    other = run.weights if run.weights != ranked_weights(run.record) else None
     folder = run.folder / STUDY / other if other else run.folder / STUDY
-    mode = f"weights={other}" if other else "trained"
     basis = {"method": METHOD, "data": run.test.fingerprint}
     seen = _seen(run, folder, asked.again)
     numbers = _numbers(
         run,
-        mode,
+        entry_name(run, "trained"),
         basis | {"permutations": asked.permutations, "seed": asked.seed},
         asked.again,
         lambda: numbers_of(seen, asked.permutations, asked.seed),

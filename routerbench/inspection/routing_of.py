@@ -15,7 +15,7 @@ from routerbench.evaluate import in_whole_groups
 from routerbench.layout import Grid, Layout, layouts_seen
 from routerbench.maps import expert_of
 from routerbench.moe.plan import Plan, SoftPlan
-from routerbench.moe.surgery import moe_layers
+from routerbench.moe.surgery import images_routed_together, moe_layers
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def routing_of(model: nn.Module, images: Tensor | NDArray[Any]) -> dict[str, Lay
     """
     layers = moe_layers(model)
     batch = _as_taken(model, images)
-    group = max((layer.images_per_group for layer in layers.values()), default=1)
+    group = images_routed_together(model)
     parts: dict[str, list[LayerRouting]] = {name: [] for name in layers}
     with left_as_is(model), layouts_seen(model) as layouts:
         for part, _ in in_whole_groups([(batch, torch.zeros(len(batch)).long())], group):

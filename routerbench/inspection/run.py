@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
+from routerbench.data.pixels import as_pictures
 from routerbench.inspection.asked import Asked
 from routerbench.inspection.chosen import Choice
 from routerbench.inspection.figures.said import Numbers
@@ -42,9 +43,11 @@ class Outcome:
     def seeds(self) -> str:
         """The agreement over seeds in words, the mean over layers; empty where one seed was named."""
         numbers = self.over_seeds or {}
-        found, chance = (_mean_of(numbers, name) for name in ("agreement", "agreement_null"))
         return (
-            f"experts agree over seeds on {found:.2f} of patches, by chance {chance:.2f}" if numbers else ""
+            f"experts agree over seeds on {numbers['agreement']:.2f} of patches, by chance "
+            f"{numbers['agreement_null']:.2f}"
+            if numbers
+            else ""
         )
 
 
@@ -114,24 +117,19 @@ def _keep_seeds(one: Inspected, all_seeds: Sequence[Inspected], numbers: Numbers
     )
 
 
-def _mean_of(numbers: Numbers, name: str) -> float:
-    values = [float(value) for key, value in numbers.items() if key.rpartition("/")[2] == name]
-    return float(np.mean(values)) if values else float("nan")
-
-
 def _layers(seen: Seen, names: Sequence[str]) -> list[LayerSeen]:
     return [layer for layer in seen.layers if not names or layer.name in names]
 
 
 def _known(one: Inspected, layers: list[LayerSeen], choice: Choice) -> Known:
     places = choice.places(one.seen)
-    images = _images(one.run, one.seen, places)
+    images, data = _images(one.run, one.seen, places), one.run.config.data
     return Known(
         folder=one.run.folder,
         seen=one.seen,
         layers=layers,
         numbers=one.numbers,
-        shown=ShownImages(places, _pixels(one.run, images)),
+        shown=ShownImages(places, as_pictures(images, data.mean, data.std)),
         mixtures=_mixtures(one.run, images, [layer.name for layer in layers]),
         checkpoints=one.checkpoints,
     )
@@ -145,11 +143,6 @@ def _images(run: FinishedRun, seen: Seen, places: Int64[np.ndarray, "n"]) -> Flo
             f"path={run.folder} was inspected on other images than its data set has now: say --again"
         )
     return np.concatenate([images.numpy() for images, _ in batches])
-
-
-def _pixels(run: FinishedRun, images: Float[np.ndarray, "n C H W"]) -> Float[np.ndarray, "n H W 3"]:
-    mean, std = (np.array(run.config.data[name])[:, None, None] for name in ("mean", "std"))
-    return np.clip(images * std + mean, 0, 1).transpose(0, 2, 3, 1)
 
 
 def _mixtures(

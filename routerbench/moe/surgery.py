@@ -106,6 +106,11 @@ def moe_layers(model: nn.Module) -> dict[str, MoE]:
     }
 
 
+def images_routed_together(model: nn.Module) -> int:
+    """As many images as the largest routing group of the model holds, 1 where it has no MoE layer."""
+    return max((layer.images_per_group for layer in moe_layers(model).values()), default=1)
+
+
 @torch.no_grad()
 def take_shape(model: nn.Module, image_size: tuple[int, int]) -> None:
     """Send a blank image through, so that every parameter has its shape."""

@@ -33,6 +33,8 @@ def verify(config: DictConfig) -> None:
     _check_start(config)
     if isinstance(config.placement, str):  # of a dense run too, which does not look at it
         check_one_of("placement", config.placement, PLACEMENTS)
+    if not config.runtime.results:  # the folder in which the command happens to run
+        raise ValueError("runtime.results= is empty: give a folder, such as results")
     device = choose_device(config.runtime.device)
     check_one_of("runtime.backend", config.runtime.backend, ("auto", *BACKENDS))
     made("augment", config.augment)

@@ -2,7 +2,6 @@
 
 import gc
 import os
-import sys
 import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -43,9 +42,9 @@ class Job:
         Raises NotDoneError where the run has none, RefusedError for what it ran into: a cell stops no other.
         Of many ranks one that goes wrong stops all of them, so any error is raised there.
         """
-        own = str(Path(self.config_dir).resolve()) if self.config_dir else None
-        if own is not None and own not in sys.path:  # a router of the user stands beside its yaml
-            sys.path.insert(0, own)
+        from routerbench.compose import import_from
+
+        import_from(self.config_dir)
         os.environ["ROUTERBENCH_JOBS"] = str(self.at_once)  # for torchrun's processes too
         from routerbench.identity import identity, run_id
 

@@ -1,6 +1,5 @@
 """What of a run goes to W&B: its rows, and a summary with its record."""
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from routerbench.found import evaluations_of, number_at
-from routerbench.records import SCHEMA
+from routerbench.records import SCHEMA, digest
 
 RECORD, DIGEST = "record", "record_sha256"
 # Of single layers; the averages over layers have all metrics.
@@ -109,7 +108,7 @@ def layer_table(record: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
 def digest_of(folder: Path) -> str | None:
     """What changes with every change of `record.json`; None where there is none."""
     try:
-        return hashlib.sha256((folder / "record.json").read_bytes()).hexdigest()
+        return digest((folder / "record.json").read_bytes())
     except FileNotFoundError:
         return None
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Thread
 
 from routerbench.identity import group_id
-from routerbench.records import each_record, is_of, read_record
-from routerbench.tracking.content import digest_of, log_rows, rows_of
+from routerbench.records import each_record_and_digest, is_of, read_record
+from routerbench.tracking.content import log_rows, rows_of
 from routerbench.tracking.files import publish
 from routerbench.tracking.server import Project
 from routerbench.tracking.start import start
@@ -62,10 +62,10 @@ class Outcome:
 def look(results: Path) -> Found:
     """Find the runs of a results folder; without any where there is none."""
     over, damaged = [], []
-    for path, record in each_record(results):
+    for path, record, digest in each_record_and_digest(results):
         if record is None or not is_of(record, path.parent):
             damaged.append(path)
-        elif (digest := digest_of(path.parent)) is not None:  # else it is being run again
+        else:
             over.append(Over(path.parent, digest))
     runs = results / "runs"
     known = {path.parent.name for path in damaged} | {run.run_id for run in over}

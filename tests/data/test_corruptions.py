@@ -11,7 +11,7 @@ from routerbench.data.extra import NamedFolders
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for part in ("fog/1", "fog/3", "snow/1", "snow/10/x", "snow/readme"):
+    for part in ("fog/1/x", "fog/3/x", "snow/1/x", "snow/10/x", "snow/readme"):
         (tmp_path / part).mkdir(parents=True)
     return tmp_path
 
@@ -38,8 +38,15 @@ def test_what_is_not(chosen: tuple[list[str], list[int] | None], missing: str, f
     )
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         sets(folder, *chosen).parts()
-    with pytest.raises(ValueError, match=r"^eval\.imagenet_c\.path=None is no folder: give that of its ima"):
+    with pytest.raises(ValueError, match=r"^eval\.imagenet_c\.path=null is no folder: give that of its ima"):
         CorruptedFolders("imagenet_c", None, None, None).parts()
+
+
+def test_a_set_without_classes_is_refused_with_the_others(folder: Path) -> None:
+    (folder / "wiggle" / "1").mkdir(parents=True)
+    text = f"{folder}/wiggle/1 has no class folders: it needs one folder of images per class"
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        sets(folder, None, None).parts()
 
 
 def test_means_by_hand() -> None:

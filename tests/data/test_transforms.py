@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.transforms import Compose
 
 from routerbench.data import sources
-from routerbench.data.pixels import CentreCrop, normalise, resize
+from routerbench.data.pixels import CentreCrop, as_pictures, normalise, resize
 from routerbench.data.randomness import seeded
 from routerbench.data.sources import Arrays
 from routerbench.data.transforms import Augmentation, CropFlip, FileAugmentation, InceptionCrop
@@ -63,7 +63,10 @@ def test_the_eight_symmetries_are_eight() -> None:
 def test_normalise_and_resize_by_hand() -> None:
     mean, std = torch.tensor([0.5, 0.0, 1.0]).view(3, 1, 1), torch.tensor([0.5, 1.0, 0.25]).view(3, 1, 1)
     white = torch.full((1, 3, 2, 2), 255.0)
-    assert normalise(white, mean, std)[0, :, 0, 0].tolist() == pytest.approx([1.0, 1.0, 0.0])
+    normalised = normalise(white, mean, std)
+    assert normalised[0, :, 0, 0].tolist() == pytest.approx([1.0, 1.0, 0.0])
+    pictures = as_pictures(normalised.numpy(), mean.flatten().tolist(), std.flatten().tolist())
+    assert pictures[0, 0, 0].tolist() == pytest.approx([1.0, 1.0, 1.0])
     assert resize(white, 2) is white
     assert torch.allclose(resize(white, 5), torch.full((1, 3, 5, 5), 255.0))
 

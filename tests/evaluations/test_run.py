@@ -184,6 +184,14 @@ def test_what_any_study_refuses_is_said_before_anything_is_measured(
             "you mean capacity?)",
         ),
         (["x", "--capacity-factor", "many"], "--capacity-factor=many is neither a number nor dropless"),
+        (
+            ["x", "--capacity-factor", "inf"],
+            "--capacity-factor=inf must be a finite number: dropless has slots for every token",
+        ),
+        (
+            ["x", "--only", "capacity,,compute"],
+            "--only=capacity,,compute has an empty value: give some, separated by commas",
+        ),
         (["x", "--capacity-factor", "0"], "--capacity-factor=0.0 must be a number above 0"),
         (["x", "--top-k", "1,none"], "--top-k=none must be a whole number of at least 1"),
         (["x", "--batch-priority", "yes"], "--batch-priority=yes is not one of: true, false"),
@@ -394,6 +402,17 @@ def test_a_study_that_asks_nothing_of_a_run_says_why(trained: Trained, tmp_path:
     _, printed, _ = command(copies["soft"], "--only", "compute", "--json")
     (told,) = json.loads(printed)["runs"]
     assert told["nothing"] == {"compute": "its routers have no capacity that could be less"}
+
+
+@pytest.mark.parametrize(("study", "told"), [("images", False), ("capacity", True)])
+def test_where_pictures_are_is_told_where_there_are_some(
+    capsys: pytest.CaptureFixture[str], study: str, told: bool
+) -> None:
+    from routerbench.evaluations.run import Entry
+    from routerbench.evaluations.show import console_for, print_tables
+
+    print_tables("a", [Entry(study, "fewshot", {"top1": 0.5}, measured=False)], "a/eval", console_for(False))
+    assert ("pictures and their numbers: a/eval" in capsys.readouterr().out) == told
 
 
 def test_a_table_tells_what_says_most_with_its_interval(folder: Path, command: Any) -> None:

@@ -15,6 +15,12 @@ MakeSeen = Callable[..., "Seen"]
 
 
 @pytest.fixture
+def random() -> np.random.Generator:
+    """The same draws in every test."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
 def make_layer() -> MakeLayer:
     """A function from the expert of every token (N, T) to a layer in which it has a gate and a slot of 1."""
     from routerbench.inspection.seeing.seen import LayerSeen

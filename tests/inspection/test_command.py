@@ -152,6 +152,22 @@ def test_other_null_models_are_measured(inspect: Run, runs: dict[str, Path]) -> 
     assert [(one["permutations"], one["seed"]) for one in origins] == [(4, 0), (4, 7)]
 
 
+def test_other_weights_than_the_ranked_ones_have_a_place_of_their_own(runs: dict[str, Path]) -> None:
+    from dataclasses import replace
+
+    from routerbench.inspection.asked import Asked
+    from routerbench.inspection.measured import measured
+    from routerbench.load import open_run
+
+    run = open_run(runs["token_choice-s0"], device="cpu")
+    found = measured(replace(run, weights="ema"), Asked(permutations=3))
+    record = read_record(run.folder)
+    assert record is not None
+    kept = record["evaluations"]["inspect"]["weights=ema trained"]
+    assert {name: kept[name] for name in found.numbers} == found.numbers
+    assert found.folder == run.folder / "inspect" / "ema"
+
+
 def change_kept(folder: Path, kept: Any) -> None:
     record = read_record(folder)
     assert record is not None
@@ -267,7 +283,7 @@ def test_runs_with_nothing_to_see_do_not_stop_the_others(
         (["--most", "0"], "--most=0 must be a whole number of at least 1"),
         (["--batch-size", "0"], "--batch-size=0 must be a whole number of at least 1"),
         (["--seed", "-1"], "--seed=-1 must be a number of at least 0"),
-        (["--most", "100000"], "355 images are more than a page shows: choose up to 64"),
+        (["--most", "100000"], "--most=100000: 355 images are more than a page shows: choose up to 64"),
         (["--layers", ","], "--layers=, has an empty name: give some, separated by commas"),
         (["--classes", ""], "--classes= has an empty name: give some, separated by commas"),
         (["--layers", "blocks.9"], "--layers=blocks.9 is not one of: blocks.1"),

@@ -119,7 +119,9 @@ def test_the_legend_of_many_layers_leaves_room_for_the_lines() -> None:
     assert drawn is not None
     figure = drawn.picture.figure
     figure.draw_without_rendering()
-    assert figure.axes[0].get_tightbbox().y0 >= 0
+    occupied = figure.axes[0].get_tightbbox()
+    assert occupied is not None
+    assert occupied.y0 >= 0
 
 
 def test_specialisation_is_drawn_with_its_interval(make_layer: MakeLayer) -> None:

@@ -18,7 +18,7 @@ from routerbench.evaluations.seeing.observed import FOLDER
 from routerbench.figures.saved import save
 from routerbench.load import FinishedRun
 from routerbench.modes import Mode, changeable, evaluated_in
-from routerbench.moe.surgery import moe_layers
+from routerbench.moe.surgery import images_routed_together, moe_layers
 
 STUDY = "batches"
 CONFIDENCE = 0.95
@@ -55,7 +55,7 @@ def _draw(run: FinishedRun) -> None:
 
 def own_group(run: FinishedRun) -> str | int:
     """`image`, or of how many images the groups of the run are."""
-    images = max(layer.images_per_group for layer in moe_layers(run.model).values())
+    images = images_routed_together(run.model)
     return "image" if images == 1 else images
 
 

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
+from routerbench.data.pixels import as_pictures
 from routerbench.evaluate import Batch, predictions
 from routerbench.layout import Layout, layouts_seen
 from routerbench.load import FinishedRun
-from routerbench.moe.surgery import moe_layers
+from routerbench.moe.surgery import images_routed_together, moe_layers
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def look_at(run: FinishedRun, places: Int64[np.ndarray, "n"]) -> list[Looked]:
 
     None where no layer's patches lie on a grid: their slots have no place in the image.
     """
-    group = max((layer.images_per_group for layer in moe_layers(run.model).values()), default=1)
+    group = images_routed_together(run.model)
     num_images = len(run.test.labels)
     groups = np.unique(places // group)
     among = np.concatenate([np.arange(g * group, min((g + 1) * group, num_images)) for g in groups])
@@ -51,13 +52,12 @@ def _looked(run: FinishedRun, places: Int64[np.ndarray, "n"]) -> Iterator[Looked
             latest[:] = [images]
             yield images, labels
 
-    mean, std = (np.asarray(run.config.data[name], np.float32) for name in ("mean", "std"))
     rest = iter(places.tolist())
     with layouts_seen(run.model) as layouts:
         for logits, labels in predictions(
             run.model, run.batches(places), run.device, run.autocast, remembered
         ):
-            pixels = latest[0].permute(0, 2, 3, 1).float().cpu().numpy() * std + mean
+            pixels = as_pictures(latest[0].float().cpu().numpy(), run.config.data.mean, run.config.data.std)
             taken = slots_taken(run.model, len(labels))
             by_token = by_patch(taken, layouts)
             if by_token is None:
@@ -65,7 +65,7 @@ def _looked(run: FinishedRun, places: Int64[np.ndarray, "n"]) -> Iterator[Looked
             totals = np.sum([slots.sum(1) for slots in taken.values()], axis=0)
             told = zip(pixels, labels.tolist(), logits.argmax(1).tolist(), totals, by_token, strict=True)
             for image, label, predicted, total, slots in told:
-                yield Looked(next(rest), image.clip(0, 1), label, predicted, float(total), slots)
+                yield Looked(next(rest), image, label, predicted, float(total), slots)
 
 
 def slots_taken(model: nn.Module, num_images: int) -> dict[str, Float32[np.ndarray, "B _T"]]:

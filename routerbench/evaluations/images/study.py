@@ -1,6 +1,6 @@
 """Other images than those a run was tested on: robustness sets, and probes of its features."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -63,7 +63,7 @@ def _of_sets(run: FinishedRun, sets: dict[str, ExtraImages]) -> Iterator[Measure
     for name in dict.fromkeys(name.split("/")[0] for name in sets if "/" in name):
         parts = [part for part in sets if part.split("/")[0] == name]
         rests_on = {"parts": parts, "images": of_several([found[part] for part in parts])}
-        yield Measurement(name, partial(_means, run, name, parts, taken, take), rests_on)
+        yield Measurement(name, partial(_means, run, name, parts, taken), rests_on)
 
 
 def _settings(images: ExtraImages) -> dict[str, Any]:
@@ -77,12 +77,10 @@ def _without_paths(settings: Any) -> Any:
     return settings
 
 
-def _means(
-    run: FinishedRun, name: str, parts: list[str], taken: dict[str, Result], take: Callable[[str], Result]
-) -> Result:
-    """Means over the parts of a set: those just taken, those of the record, and what is in neither."""
+def _means(run: FinishedRun, name: str, parts: list[str], taken: dict[str, Result]) -> Result:
+    """Means over the parts of a set: those just taken, and those that the record had."""
     known = kept_results(run, STUDY) | taken
-    top1 = {f"{part}/top1": (known.get(part) or take(part))["top1"] for part in parts}
+    top1 = {f"{part}/top1": known[part]["top1"] for part in parts}
     means = corruption_means({key: value for key, value in top1.items() if TOP1.fullmatch(key)})
     return {key.removeprefix(f"{name}/"): value for key, value in means.items()}
 

@@ -14,7 +14,7 @@ from routerbench.evaluations.measurement import entry_name
 from routerbench.evaluations.seeing.observation import Observation, observe
 from routerbench.load import FinishedRun
 from routerbench.modes import Mode, evaluated_in
-from routerbench.records import replaced, write_text
+from routerbench.records import make_folder, replaced, write_text
 
 FOLDER = "eval"
 DTYPES = {"correct": np.dtype(np.bool_), "confidence": np.dtype(np.float32)}
@@ -36,7 +36,7 @@ def file_name(run: FinishedRun, mode: Mode) -> str:
 def keep_images(run: FinishedRun, mode: Mode, seen: Observation) -> None:
     """Write which images were right, and how sure the model was; raises UnwritableError."""
     path = images_path(run.folder, file_name(run, mode))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     arrays = {"correct": seen.correct, "confidence": seen.confidence}
     with replaced(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -63,7 +63,7 @@ def images_path(folder: Path, name: str) -> Path:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table, whole or not at all; raises UnwritableError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

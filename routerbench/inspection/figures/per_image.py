@@ -46,7 +46,7 @@ def patches_cdf(layers: Sequence[LayerSeen]) -> Drawn:
             axes.set_title(short(layer.name, 24), size=8)
             axes.set_ylim(0, 1.02)
             axes.set_xlim(0, at[-1])
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="x", integer=True)
             axes.grid(axis="y")
         handles, names = grid[0].get_legend_handles_labels()
         columns = min(len(names), 8)

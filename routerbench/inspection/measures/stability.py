@@ -6,11 +6,10 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from scipy.optimize import linear_sum_assignment
 
 from routerbench.checkpoint import kept_steps, read_weights_into
 from routerbench.evaluate import predictions
+from routerbench.evaluations.routers.matching import matched
 from routerbench.inspection.measures.specialisation import Tokens, met, moved, patches
 from routerbench.inspection.routing_of import by_image
 from routerbench.inspection.seeing.seen import LayerSeen, Seen
@@ -39,11 +38,6 @@ def over_seeds(seen: Sequence[Seen], permutations: int = 20, seed: int = 0) -> d
     return numbers | {
         name: float(np.mean([numbers[f"{layer.name}/{name}"] for layer in seen[0].layers])) for name in names
     }
-
-
-def matched(together: Table) -> Int[np.ndarray, "E"]:
-    """For each expert of one run (rows) that of the other that is its own, so that most tokens agree."""
-    return linear_sum_assignment(together, maximize=True)[1]
 
 
 def adjusted_information(together: Table) -> float:

@@ -13,7 +13,7 @@ from routerbench.arrays import UNREADABLE, open_arrays, read_array
 from routerbench.inspection.routing_of import LayerRouting, routing_of
 from routerbench.inspection.seeing.seen import LayerSeen, Seen
 from routerbench.load import FinishedRun
-from routerbench.records import replaced
+from routerbench.records import make_folder, replaced
 
 FILE = "seen.npz"
 
@@ -40,7 +40,7 @@ def keep(folder: Path, seen: Seen, run: str) -> None:
     for number, layer in enumerate(seen.layers):
         values = {field.name: getattr(layer, field.name) for field in fields(LayerSeen)}
         arrays |= {f"{number}/{name}": one for name, one in values.items() if isinstance(one, np.ndarray)}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with replaced(folder / FILE) as path, path.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from routerbench.compose import compose_sweep
 from routerbench.data.extra import imagenet_classes
 from routerbench.evaluations.images.study import measurements
-from routerbench.evaluations.measurement import Asked
+from routerbench.evaluations.measurement import Asked, basis_of
 from routerbench.load import FinishedRun
 from routerbench.records import keep_evaluation, own_record
 
@@ -93,7 +93,8 @@ def test_imagenet_c(of_imagenet: FinishedRun, tmp_path: Path) -> None:
         "imagenet_c",
     ]
     assert fog.take()["top1"] == pytest.approx(1 / 1000)
-    found = means.take()  # takes the other itself
+    assert snow.take()["top1"] == pytest.approx(2 / 1001)
+    found = means.take()
     assert found["snow/error"] == pytest.approx(1 - 2 / 1001)
     assert found["top1"] == pytest.approx((1 / 1000 + 2 / 1001) / 2)
     assert found["severity_2/top1"] == pytest.approx(2 / 1001)
@@ -101,12 +102,13 @@ def test_imagenet_c(of_imagenet: FinishedRun, tmp_path: Path) -> None:
 
 
 def test_means_take_from_the_record_what_stands_there(of_imagenet: FinishedRun, tmp_path: Path) -> None:
-    (tmp_path / "fog" / "1").mkdir(parents=True)
+    (tmp_path / "fog" / "1" / "n01440764").mkdir(parents=True)
     folder = shutil.copytree(of_imagenet.folder, tmp_path / "runs" / of_imagenet.folder.name)
     of_imagenet = replace(of_imagenet, folder=folder)  # the trained run is that of other tests too
     record = own_record(of_imagenet.folder)
     assert record is not None
-    keep_evaluation(of_imagenet.folder, record, "images", "imagenet_c/fog/1", {"top1": 0.25})
+    entry = {"top1": 0.25, "origin": basis_of(of_imagenet)}
+    keep_evaluation(of_imagenet.folder, record, "images", "imagenet_c/fog/1", entry)
     words = ("+eval=imagenet_c", f"eval.imagenet_c.path={tmp_path}", "eval.imagenet_c.corruptions=[fog]")
     asked = Asked(settings=evaluations(*words))
     *_, means = measurements(of_imagenet, asked)
@@ -143,7 +145,7 @@ def test_refused(run: FinishedRun, of_imagenet: FinishedRun) -> None:
         (
             of_imagenet,
             ["+eval=imagenet_v2"],
-            "eval.imagenet_v2.path=None is no folder: give that of its images",
+            "eval.imagenet_v2.path=null is no folder: give that of its images",
         ),
         (
             run,

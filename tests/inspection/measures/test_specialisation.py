@@ -18,7 +18,6 @@ from routerbench.inspection.seeing.seen import LayerSeen, Seen
 
 GRID = (4, 4)
 NUM_PATCHES = 16
-RANDOM = np.random.default_rng(0)
 
 
 def layer(expert: np.ndarray, num_experts: int, grid: tuple[int, int] = GRID, name: str = "a") -> LayerSeen:
@@ -47,33 +46,33 @@ def of_class(expert: np.ndarray, labels: np.ndarray, num_experts: int) -> float:
     return by_class(layer(expert, num_experts), labels, 4, 50, np.random.default_rng(1)).share
 
 
-def test_an_expert_for_each_class_is_one() -> None:
+def test_an_expert_for_each_class_is_one(random: np.random.Generator) -> None:
     labels = np.arange(200) % 4
     expert = np.repeat(labels[:, None], NUM_PATCHES, 1)
     assert of_class(expert, labels, 4) == pytest.approx(1)
     # Two experts for a class, between which the tokens choose by chance: half of the entropy of eight.
-    halves = 2 * expert + RANDOM.integers(2, size=expert.shape)
+    halves = 2 * expert + random.integers(2, size=expert.shape)
     assert of_class(halves, labels, 8) == pytest.approx(2 / 3, abs=0.01)
     # What is dropped is not counted.
-    dropped = np.where(RANDOM.random(expert.shape) < 0.5, -1, expert)
+    dropped = np.where(random.random(expert.shape) < 0.5, -1, expert)
     assert of_class(dropped, labels, 4) == pytest.approx(1)
 
 
-def test_fewer_images_of_a_class_than_tell_anything_are_left_out() -> None:
-    expert = RANDOM.integers(4, size=(76, NUM_PATCHES))
-    enough = by_class(layer(expert, 4), np.arange(76) % 3, 4, 20, RANDOM)
+def test_fewer_images_of_a_class_than_tell_anything_are_left_out(random: np.random.Generator) -> None:
+    expert = random.integers(4, size=(76, NUM_PATCHES))
+    enough = by_class(layer(expert, 4), np.arange(76) % 3, 4, 20, random)
     assert math.isfinite(enough.share)  # a class without an image is none
-    few = by_class(layer(expert, 4), np.arange(76) % 4, 4, 20, RANDOM)
+    few = by_class(layer(expert, 4), np.arange(76) % 4, 4, 20, random)
     assert math.isnan(few.share)
     assert few.reason == "classes have fewer than 20 images"
 
 
-def test_an_expert_for_each_position_is_one() -> None:
+def test_an_expert_for_each_position_is_one(random: np.random.Generator) -> None:
     expert = np.tile(np.arange(NUM_PATCHES) // 4, (100, 1))
-    assert by_position(layer(expert, 4), 50, RANDOM).share == pytest.approx(1)
+    assert by_position(layer(expert, 4), 50, random).share == pytest.approx(1)
     # The class token lies nowhere.
-    with_prefix = np.hstack([RANDOM.integers(4, size=(100, 1)), expert])
-    assert by_position(layer(with_prefix, 4), 50, RANDOM).share == pytest.approx(1)
+    with_prefix = np.hstack([random.integers(4, size=(100, 1)), expert])
+    assert by_position(layer(with_prefix, 4), 50, random).share == pytest.approx(1)
 
 
 def test_random_routing_is_nothing() -> None:
@@ -119,9 +118,9 @@ def test_the_same_expert_in_the_next_layer_is_one() -> None:
     assert found.null > 0.4
 
 
-def test_images_move_as_a_whole() -> None:
+def test_images_move_as_a_whole(random: np.random.Generator) -> None:
     values = np.arange(6)[None] + 10 * np.arange(50)[:, None]
-    (once,) = moved(values, (2, 3), 1, RANDOM)
+    (once,) = moved(values, (2, 3), 1, random)
     assert (once // 10 == np.arange(50)[:, None]).all()
     # Right of what is at 0 is what was right of it: 1 of (0, 1, 2), wherever it went.
     grid = (once % 10).reshape(50, 2, 3)
@@ -137,9 +136,9 @@ def seen(*layers: LayerSeen, num_classes: int = 2) -> Seen:
     return Seen(layers, labels, labels, names)
 
 
-def test_numbers_by_name() -> None:
+def test_numbers_by_name(random: np.random.Generator) -> None:
     expert = np.repeat(np.arange(40)[:, None] % 2, NUM_PATCHES, 1)
-    alike, other = layer(expert, 2), layer(RANDOM.integers(2, size=expert.shape), 2, name="b")
+    alike, other = layer(expert, 2), layer(random.integers(2, size=expert.shape), 2, name="b")
     numbers = numbers_of(seen(alike, other), permutations=50)
     assert numbers["a/class"] == pytest.approx(1)
     assert numbers["class"] == pytest.approx((numbers["a/class"] + numbers["b/class"]) / 2)
@@ -153,16 +152,16 @@ def test_numbers_by_name() -> None:
     assert numbers == numbers_of(seen(alike, other), permutations=50)
 
 
-def test_layers_of_another_grid_are_no_pair() -> None:
-    fine = layer(RANDOM.integers(2, size=(40, 16)), 2)
-    coarse = layer(RANDOM.integers(2, size=(40, 4)), 2, grid=(2, 2), name="b")
+def test_layers_of_another_grid_are_no_pair(random: np.random.Generator) -> None:
+    fine = layer(random.integers(2, size=(40, 16)), 2)
+    coarse = layer(random.integers(2, size=(40, 4)), 2, grid=(2, 2), name="b")
     assert "next_layer" not in specialisation(seen(fine, coarse), 20)["a"]
 
 
 @pytest.mark.parametrize("num_experts", [1, 4])
-def test_what_does_not_exist_is_left_out(num_experts: int) -> None:
+def test_what_does_not_exist_is_left_out(num_experts: int, random: np.random.Generator) -> None:
     # One class, and all tokens at one expert or dropped.
-    everything = layer(np.where(RANDOM.random((10, NUM_PATCHES)) < 0.5, 0, -1), num_experts)
+    everything = layer(np.where(random.random((10, NUM_PATCHES)) < 0.5, 0, -1), num_experts)
     numbers = numbers_of(seen(everything, num_classes=1), permutations=20)
     assert not any("class" in name or "position" in name for name in numbers)
     assert all(math.isfinite(value) for value in numbers.values())

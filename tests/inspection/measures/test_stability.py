@@ -1,14 +1,14 @@
-"""Stability of routings that are made alike, and of a run whose checkpoints were kept."""
+"""Stability over seeds of routings that are made alike."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from routerbench.inspection.measures.stability import adjusted_information, matched, over_seeds
+from routerbench.evaluations.routers.matching import matched
+from routerbench.inspection.measures.stability import adjusted_information, over_seeds
 from routerbench.inspection.seeing.seen import LayerSeen, Seen
 
-RANDOM = np.random.default_rng(0)
 SHAPE = (100, 10)  # a class token and nine patches
 
 
@@ -41,25 +41,25 @@ def test_experts_are_paired_by_hand() -> None:
     assert matched(together).tolist() == [1, 0, 2]
 
 
-def test_the_same_under_other_names_is_one() -> None:
-    first = RANDOM.integers(4, size=SHAPE)
+def test_the_same_under_other_names_is_one(random: np.random.Generator) -> None:
+    first = random.integers(4, size=SHAPE)
     numbers = over_seeds([seen(first), seen(np.array([3, 1, 0, 2])[first])])
     assert numbers["a/agreement"] == numbers["agreement"] == 1
     assert numbers["adjusted_information"] == pytest.approx(1)
     assert 0.25 < numbers["agreement_null"] < 0.45
 
 
-def test_by_chance_is_as_the_null() -> None:
-    numbers = over_seeds([seen(RANDOM.integers(4, size=SHAPE)) for _ in range(3)])
+def test_by_chance_is_as_the_null(random: np.random.Generator) -> None:
+    numbers = over_seeds([seen(random.integers(4, size=SHAPE)) for _ in range(3)])
     assert numbers["agreement"] == pytest.approx(numbers["agreement_null"], abs=0.03)
     assert numbers["adjusted_information"] == pytest.approx(0, abs=0.02)
 
 
-def test_what_positions_or_images_explain_is_in_their_null() -> None:
+def test_what_positions_or_images_explain_is_in_their_null(random: np.random.Generator) -> None:
     by_position = np.tile(np.arange(10) % 4, (100, 1))
     numbers = over_seeds([seen(by_position), seen(by_position)])
     assert numbers["agreement"] == numbers["agreement_null"] == 1
-    by_image = np.repeat(RANDOM.integers(4, size=(100, 1)), 10, 1)
+    by_image = np.repeat(random.integers(4, size=(100, 1)), 10, 1)
     numbers = over_seeds([seen(by_image), seen(by_image)])
     assert numbers["agreement"] == numbers["agreement_null"] == 1
 
@@ -71,15 +71,15 @@ def test_adjusted_information_by_hand() -> None:
     assert adjusted_information(np.array([[7, 0], [0, 0]])) == 1
 
 
-def test_what_one_run_drops_is_not_compared() -> None:
-    first = RANDOM.integers(4, size=SHAPE)
-    dropped = np.where(RANDOM.random(SHAPE) < 0.5, -1, first)
+def test_what_one_run_drops_is_not_compared(random: np.random.Generator) -> None:
+    first = random.integers(4, size=SHAPE)
+    dropped = np.where(random.random(SHAPE) < 0.5, -1, first)
     assert over_seeds([seen(first), seen(dropped)])["agreement"] == 1
     assert over_seeds([seen(first), seen(np.full(SHAPE, -1))])["agreement"] == 0
 
 
-def test_runs_that_do_not_compare_are_refused() -> None:
-    one = seen(RANDOM.integers(4, size=SHAPE))
+def test_runs_that_do_not_compare_are_refused(random: np.random.Generator) -> None:
+    one = seen(random.integers(4, size=SHAPE))
     with pytest.raises(ValueError, match="takes two runs: give one with another seed"):
         over_seeds([one])
     for other in (seen(one.layers[0].first[:50]), replace(one, labels=one.labels + 1)):
