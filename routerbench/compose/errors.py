@@ -28,7 +28,7 @@ def one_line(error: Exception, overrides: Sequence[str]) -> str:
         word = words[-1] if words else key
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
             return f"{word} is not a setting{_known_beside(key, overrides)}"
-        if parts := _known_in(key, overrides):
+        if parts := _known_in(key, [other for other in overrides if other != word]):
             value = word.partition("=")[2]
             return f"{word} is one value for several settings: name one of them, as {key}.{parts[0]}={value}"
         return f"{word}: {str(cause).splitlines()[0]}"
@@ -62,11 +62,10 @@ def _known_beside(key: str, overrides: Sequence[str]) -> str:
 
 def _known_in(key: str, overrides: Sequence[str]) -> list[str]:
     """The settings in a group of them; none where the key is no group, or that cannot be told now."""
-    others = [word for word in overrides if not word.startswith(f"{key}=")]
     if not GlobalHydra.instance().is_initialized():
         return []  # not while composing
     try:
-        node = compose("train", others)
+        node = compose("train", list(overrides))
         group = OmegaConf.select(node, key) if key else node
     except (HydraException, OmegaConfBaseException):
         return []  # something else is wrong too; this is what is said first
