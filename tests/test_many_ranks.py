@@ -34,7 +34,7 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
     """Start a command, and wait for its end."""
     package = {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*map(str, words)], env={**os.environ, **package}, capture_output=True, text=True, timeout=170
+        [*map(str, words)], env={**os.environ, **package}, capture_output=True, text=True, timeout=500
     )
 
 

@@ -263,7 +263,7 @@ def test_a_scheduler_reads_from_the_exit_code_that_the_run_is_to_be_queued_again
 ) -> None:
     process = started(tmp_path, images)
     process.send_signal(signal.Signals[name])
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 75
     kept, last = errors.splitlines()[-2:]
     assert re.fullmatch(rf"\[1/1\] .* seed \d  stopped by {name} at step \d+, which is kept", kept)
@@ -297,7 +297,7 @@ def test_a_killed_process_leaves_what_another_goes_on_from(images: Path, tmp_pat
         assert again.poll() is None
         time.sleep(0.05)
     again.send_signal(signal.SIGTERM)
-    _, errors = again.communicate(timeout=60)
+    _, errors = again.communicate(timeout=300)
     assert f"going on from step {steps[-1]}, restart 1" in errors
     rows = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rows == list(range(1, len(rows) + 1))
