@@ -101,7 +101,7 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("rooters", [], "sweep=rooters is not one of: "),
         ("demo", ["epoch=3"], "epoch=3 is not a setting"),
-        ("demo", ["seed"], "Error parsing override 'seed'"),
+        ("demo", ["seed"], "seed is not a setting with its value: write setting=value$"),
     ],
 )
 def test_what_means_nothing_is_refused(name: str, words: list[str], text: str) -> None:
