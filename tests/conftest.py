@@ -1,5 +1,6 @@
 """What every test stands on: checked shapes, fixed seeds, and the numbers of the published code."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -46,6 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # beartype warns of the type hints that OmegaConf's classes inherit.
     ignored = "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
     config.addinivalue_line("filterwarnings", ignored)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what the tests are made of stays: each run, which collects, would look at all of it
 
 
 @pytest.fixture(autouse=True)
