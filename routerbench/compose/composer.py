@@ -7,9 +7,12 @@ from pathlib import Path
 
 from hydra import compose
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,6 +21,25 @@ from routerbench.compose.words import parsed
 
 # Where Hydra keeps what is its own, and the program what a sweep is made of.
 NOT_OF_A_RUN = ("hydra", "union")
+
+
+class KeptFiles(ConfigRepository):
+    """Files that are read once, where Hydra would read all of them again for each configuration."""
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        self._read: dict[tuple[str, ...], bytes] = {}  # as bytes, for Hydra changes what it was given
+        super().__init__(config_search_path)
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """What the first source that has the file says."""
+        key = (config_path, *(source.full_path() for source in self.sources))
+        if key not in self._read:
+            self._read[key] = pickle.dumps(super().load_config(config_path))
+        return pickle.loads(self._read[key])
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "KeptFiles":
+        """With sources of its own, for Hydra gives a copy those of the user, and what was read in common."""
+        return copy.copy(self)
 
 
 class Composer:
@@ -32,6 +54,9 @@ class Composer:
         self._groups: dict[str, bool] = {}
         self._of_files: dict[tuple[str, ...], bytes] = {}
         self._understood: dict[str, tuple[Override, bool]] = {}
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, ConfigLoaderImpl)
+        loader.repository = KeptFiles(loader.config_search_path)
 
     def chooses_files(self, override: Override) -> bool:
         """Whether the word says which files are read, and not what a setting is."""

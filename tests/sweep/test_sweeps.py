@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ QUESTIONS = (
 WEIGHTS = {"upcycling": ["model.weights=w"], "pocket_upcycling": ["model.weights=w"]}
 
 
+@cache
 def composed(name: str, *words: str) -> Sweep:
     return compose_sweep([f"+sweep={name}", *WEIGHTS.get(name, []), *words], None, multirun=True)
 
