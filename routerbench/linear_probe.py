@@ -8,12 +8,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from routerbench.checks import check_not_negative, check_positive
 from routerbench.fewshot import STD_OFFSET, Batches, features
-from routerbench.stats import proportion_interval
 
 CONFIDENCE = 0.95
 MAX_ITERATIONS = 1000
@@ -81,6 +79,8 @@ def probe_features(
 
     Raises ValueError for features that are no finite numbers.
     """
+    from routerbench.stats import proportion_interval  # with scipy's statistics, which training is without
+
     if not (x.isfinite().all() and x_test.isfinite().all()):
         raise ValueError("eval.linear_probe has features that are no finite numbers: the model has diverged")
     mean, std = x.double().mean(0), x.double().std(0, correction=0) + STD_OFFSET
@@ -101,6 +101,8 @@ def fit(
 
     The bias has no penalty. By L-BFGS from `start`, in float64, on the device of the features.
     """
+    from scipy.optimize import minimize
+
     targets = F.one_hot(y, start.shape[1]).to(x)
 
     def loss_and_gradient(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
