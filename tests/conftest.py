@@ -176,6 +176,24 @@ def browser() -> "Iterator[Chrome]":
     chrome.quit()
 
 
+@pytest.fixture
+def shown(browser: "Chrome") -> Callable[..., "Chrome"]:
+    """A function that opens an address in a window of this width and colour scheme, its logs empty before."""
+
+    def shown(address: str, width: int, scheme: str) -> "Chrome":
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        browser.get("about:blank")
+        for log in ("browser", "performance"):
+            browser.get_log(log)
+        browser.get(address)
+        return browser
+
+    return shown
+
+
 @pytest.fixture(scope="module")
 def wandb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A stand-in for W&B's server, to which the W&B of this module speaks; see `wandb_server.StandIn`."""

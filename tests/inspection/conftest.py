@@ -20,7 +20,7 @@ def random() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_layer() -> MakeLayer:
     """A function from the expert of every token (N, T) to a layer in which it has a gate and a slot of 1."""
     from routerbench.inspection.seeing.seen import LayerSeen
@@ -54,7 +54,7 @@ def make_layer() -> MakeLayer:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_seen() -> MakeSeen:
     """A function from layers and labels to what was seen; without `predicted` all is right."""
     from routerbench.inspection.seeing.seen import Seen

@@ -25,21 +25,22 @@ Opened = Callable[..., "Chrome"]
 LAYERS = ("blocks.1", "blocks.3", "stages.2.blocks.10.of_a_long_name")
 
 
-@pytest.fixture
-def text(make_layer: MakeLayer, make_seen: MakeSeen, tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def text(make_layer: MakeLayer, make_seen: MakeSeen, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page with everything on it: 12 experts, dropped patches, slots, training, seeds and checkpoints."""
+    folder = tmp_path_factory.mktemp("run")
     random = np.random.default_rng(0)
     expert = random.integers(-1, 12, (8, 17))
     both = random.random((12, 12), np.float32)
     layers = [make_layer(expert, 12, name, (4, 4), together=both) for name in LAYERS]
     seen = make_seen(*layers, labels=random.integers(0, 3, 8), names=("a", "<b>", "c" * 60))
     rows = [{"step": step, f"routing/{name}/load_cv": 0.5} for step in (1, 2) for name in LAYERS]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     whats = ("class", "position", "weight_similarity", "agreement", "image_similarity")
     numbers = {f"{name}/{what}": 0.5 for name in LAYERS for what in whats}
     weights = random.random((8, 17, 12, 2))
     known = Known(
-        folder=tmp_path,
+        folder=folder,
         seen=seen,
         layers=layers,
         numbers=numbers,
@@ -54,21 +55,13 @@ def text(make_layer: MakeLayer, make_seen: MakeSeen, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def opened(browser: "Chrome", text: str, tmp_path: Path) -> Opened:
+def opened(shown: Opened, text: str, tmp_path: Path) -> Opened:
     """A function that opens the page in a window of this width and colour scheme."""
 
     def opened(width: int = 1280, scheme: str = "light") -> "Chrome":
         path = tmp_path / "index.html"
         path.write_text(text, encoding="utf-8")
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.get("about:blank")
-        for log in ("browser", "performance"):
-            browser.get_log(log)
-        browser.get(path.as_uri())
-        return browser
+        return shown(path.as_uri(), width, scheme)
 
     return opened
 

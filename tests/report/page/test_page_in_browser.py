@@ -30,22 +30,14 @@ SHOWN = (
 
 
 @pytest.fixture
-def opened(browser: "Chrome", results: Path, write_run: WriteRun, page_of: PageOf) -> Opened:
+def opened(shown: Opened, results: Path, write_run: WriteRun, page_of: PageOf) -> Opened:
     """A function that opens the page of a few runs in a window of this width and colour scheme."""
     write_all(write_run)
 
     def opened(width: int = 1280, scheme: str = "light", fragment: str = "") -> "Chrome":
         path = results / "report.html"
         path.write_text(page_of(results), encoding="utf-8")
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.get("about:blank")
-        for log in ("browser", "performance"):
-            browser.get_log(log)
-        browser.get(path.as_uri() + fragment)
-        return browser
+        return shown(path.as_uri() + fragment, width, scheme)
 
     return opened
 
