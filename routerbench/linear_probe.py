@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from routerbench.checks import check_not_negative, check_positive
 from routerbench.fewshot import STD_OFFSET, Batches, features
 
-CONFIDENCE = 0.95
 MAX_ITERATIONS = 1000
 
 
@@ -79,7 +78,8 @@ def probe_features(
 
     Raises ValueError for features that are no finite numbers.
     """
-    from routerbench.stats import proportion_interval  # with scipy's statistics, which training is without
+    # With scipy's statistics, which training is without.
+    from routerbench.stats import CONFIDENCE, proportion_interval
 
     if not (x.isfinite().all() and x_test.isfinite().all()):
         raise ValueError("eval.linear_probe has features that are no finite numbers: the model has diverged")

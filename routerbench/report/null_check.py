@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.pairs import score_matrix
-from routerbench.report.boards.rows import CONFIDENCE
 from routerbench.report.boards.rule import ALPHA, Family, differences_of, rule
 from routerbench.report.tables.table import NOTHING, Cell, Column, Line, Section, Table
-from routerbench.stats import Estimate, noise_of, relabelled, share_interval
+from routerbench.stats import CONFIDENCE, Estimate, noise_of, relabelled, share_interval
 
 TIMES = 1000
 SEED = 0

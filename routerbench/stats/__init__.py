@@ -14,7 +14,13 @@ from routerbench.stats.contrasts import Effect, effect_over_cells, holm_levels
 from routerbench.stats.crossed import crossed_interval
 from routerbench.stats.curves import scores_at
 from routerbench.stats.frontier import frontier_shares, on_frontier
-from routerbench.stats.intervals import Estimate, paired_difference, proportion_interval, t_interval
+from routerbench.stats.intervals import (
+    CONFIDENCE,
+    Estimate,
+    paired_difference,
+    proportion_interval,
+    t_interval,
+)
 from routerbench.stats.many_cells import (
     average_ranks,
     critical_difference,
@@ -30,6 +36,7 @@ from routerbench.stats.planning import MOST_SEEDS, Spread, paired_spread, seeds_
 from routerbench.stats.rank_sets import open_places
 
 __all__ = [
+    "CONFIDENCE",
     "MOST_SEEDS",
     "Effect",
     "Estimate",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
+CONFIDENCE = 0.95  # of the intervals that are shown
+
 
 @dataclass(frozen=True)
 class Estimate:

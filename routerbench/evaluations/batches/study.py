@@ -19,9 +19,9 @@ from routerbench.figures.saved import save
 from routerbench.load import FinishedRun
 from routerbench.modes import Mode, changeable, evaluated_in
 from routerbench.moe.surgery import images_routed_together, moe_layers
+from routerbench.stats import CONFIDENCE
 
 STUDY = "batches"
-CONFIDENCE = 0.95
 
 Predictions = Int64[np.ndarray, "R N"]
 

@@ -15,9 +15,9 @@ from routerbench.evaluations.seeing.observation import Observation
 from routerbench.evaluations.seeing.observed import file_name, keep_images, kept_images, observed_in
 from routerbench.load import FinishedRun
 from routerbench.modes import Mode, changeable
+from routerbench.stats import CONFIDENCE
 from routerbench.stats.matched import matched_difference
 
-CONFIDENCE = 0.95
 SETTINGS = ("capacity_factor", "dropless", "top_k", "batch_priority", "group")
 FIRST = ("top1", "executed_flops_per_image", "dropped_fraction")
 

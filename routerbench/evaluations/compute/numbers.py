@@ -8,8 +8,8 @@ from scipy import stats
 
 from routerbench.evaluations.measurement import Result
 from routerbench.evaluations.seeing.observation import Observation
+from routerbench.stats import CONFIDENCE
 
-CONFIDENCE = 0.95
 QUANTILES = (5, 50, 95)
 
 

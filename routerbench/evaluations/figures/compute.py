@@ -13,11 +13,10 @@ from routerbench.evaluations.seeing.observation import Observation
 from routerbench.figures.marks import COLOURS
 from routerbench.figures.picture import Picture
 from routerbench.figures.style import INK, WIDTH_INCHES, drawing, short
-from routerbench.stats import t_interval
+from routerbench.stats import CONFIDENCE, t_interval
 
 NUM_BINS, NUM_TENTHS = 24, 10
 MOST_CLASSES = 12  # of more the first and the last
-CONFIDENCE = 0.95
 RIGHT: dict[str, Any] = {"color": COLOURS[0], "linestyle": "-"}
 WRONG: dict[str, Any] = {"color": COLOURS[1], "linestyle": "--"}
 DESCRIPTION = (

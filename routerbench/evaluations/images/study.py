@@ -18,10 +18,9 @@ from routerbench.fewshot import check_features, fewshot
 from routerbench.linear_probe import linear_probe
 from routerbench.load import FinishedRun
 from routerbench.parts import described_sets, load_fewshot, load_linear_probe, probe_sets
-from routerbench.stats import proportion_interval
+from routerbench.stats import CONFIDENCE, proportion_interval
 
 STUDY = "images"
-CONFIDENCE = 0.95
 
 
 def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:

@@ -19,10 +19,10 @@ from routerbench.figures.saved import save
 from routerbench.identity import group_id
 from routerbench.load import FinishedRun
 from routerbench.moe.surgery import moe_layers
+from routerbench.stats import CONFIDENCE
 from routerbench.stats.matched import matched_difference
 
 STUDY = "routers"
-CONFIDENCE = 0.95
 
 
 def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:

@@ -9,7 +9,6 @@ from routerbench.report.across.families import Family, families_of
 from routerbench.report.across.measures import Measure, measures_of
 from routerbench.report.across.scale_curves import Curve, curves_of, reference_of
 from routerbench.report.boards.board import MIXED, REFERENCES, UNFINISHED, Board
-from routerbench.report.boards.rows import CONFIDENCE
 from routerbench.report.tables.table import (
     NOTHING,
     Cell,
@@ -21,7 +20,7 @@ from routerbench.report.tables.table import (
     fixed,
     significant,
 )
-from routerbench.stats import paired_difference, t_interval
+from routerbench.stats import CONFIDENCE, paired_difference, t_interval
 
 CAPTION = (
     "Between the scales of a configuration, seed by seed and linearly in the logarithm of the cost; nothing "

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from routerbench.report.across.block import Block
-from routerbench.report.boards.rows import CONFIDENCE
 from routerbench.stats import (
+    CONFIDENCE,
     Interval,
     average_ranks,
     drawn_seeds,

@@ -9,9 +9,16 @@ import numpy as np
 from routerbench.report.across.families import Family
 from routerbench.report.across.resampled import NUM_RESAMPLES, RANDOM_SEED
 from routerbench.report.boards.cells import DENSE
-from routerbench.report.boards.rows import CONFIDENCE, Row
+from routerbench.report.boards.rows import Row
 from routerbench.report.tables.table import Cell, Column, Line, Table, interval_cell
-from routerbench.stats import Interval, drawn_seeds, freedom_of, percentile_interval, rank_correlation
+from routerbench.stats import (
+    CONFIDENCE,
+    Interval,
+    drawn_seeds,
+    freedom_of,
+    percentile_interval,
+    rank_correlation,
+)
 
 CAPTION = (
     "Kendall's tau-b between the mean scores of the routers (all rows but dense) at two scales of a model, "

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from routerbench.report.boards.rows import CONFIDENCE, Row
+from routerbench.report.boards.rows import Row
 from routerbench.report.runs.run import Run
-from routerbench.stats import Estimate, crossed_interval
+from routerbench.stats import CONFIDENCE, Estimate, crossed_interval
 
 Correct = NDArray[np.bool_]
 

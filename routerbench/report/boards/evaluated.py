@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from routerbench.found import MOST_POINTS, Numbers
 from routerbench.report.boards.modes import TRAINED
-from routerbench.report.boards.rows import CONFIDENCE, Row
+from routerbench.report.boards.rows import Row
 from routerbench.report.runs.run import text_of
-from routerbench.stats import Estimate, t_interval
+from routerbench.stats import CONFIDENCE, Estimate, t_interval
 
 INSPECT, BATCHES = "inspect", "batches"
 NMI = ("class", "position")  # what experts may be told from: see `routerbench inspect`

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from routerbench.report.boards.correctness import Correctness, correctness_of, two_level
 from routerbench.report.boards.family import family_of
-from routerbench.report.boards.rows import CONFIDENCE, Row
+from routerbench.report.boards.rows import Row
 from routerbench.report.boards.rule import (
     ALPHA,
     Family,
@@ -22,7 +22,14 @@ from routerbench.report.boards.rule import (
     rule,
 )
 from routerbench.report.runs.metric import TOP1, Metric
-from routerbench.stats import Estimate, deviations, open_places, paired_difference, smallest_detectable
+from routerbench.stats import (
+    CONFIDENCE,
+    Estimate,
+    deviations,
+    open_places,
+    paired_difference,
+    smallest_detectable,
+)
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 

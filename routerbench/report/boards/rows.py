@@ -9,9 +9,8 @@ from itertools import chain
 
 from routerbench.report.runs.metric import Metric
 from routerbench.report.runs.run import Run, Settings, paths_of, settings_of, text_of
-from routerbench.stats import Estimate, t_interval
+from routerbench.stats import CONFIDENCE, Estimate, t_interval
 
-CONFIDENCE = 0.95
 UNKNOWN = "unknown"
 HASH = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")
 # What there is with every record, and what it means where a record does not say.

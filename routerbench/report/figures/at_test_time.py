@@ -16,10 +16,10 @@ from routerbench.report.boards.board import Board
 from routerbench.report.boards.cells import DENSE
 from routerbench.report.boards.evaluated import estimate_at, modes_of
 from routerbench.report.boards.modes import DROPLESS, TRAINED, Evaluated, read_mode
-from routerbench.report.boards.rows import CONFIDENCE, Row
+from routerbench.report.boards.rows import Row
 from routerbench.report.figures.marks import Mark, marks_of
 from routerbench.report.options import TOP1
-from routerbench.stats import Estimate, t_interval
+from routerbench.stats import CONFIDENCE, Estimate, t_interval
 
 MAX_ROWS = 8
 HEIGHT_INCHES, INCHES_PER_LINE, LEGEND_COLUMNS, LETTERS = 3.4, 0.18, 3, 26

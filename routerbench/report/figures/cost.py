@@ -16,9 +16,8 @@ from routerbench.report.across.families import Family, families_of
 from routerbench.report.across.measures import Measure, Point, measures_of, scores_of, seeds_of
 from routerbench.report.across.resampled import NUM_RESAMPLES, RANDOM_SEED
 from routerbench.report.boards.board import Board
-from routerbench.report.boards.rows import CONFIDENCE
 from routerbench.report.figures.marks import Mark, marks_of
-from routerbench.stats import frontier_shares, on_frontier, t_interval
+from routerbench.stats import CONFIDENCE, frontier_shares, on_frontier, t_interval
 
 HEIGHT_INCHES = 3.6
 INCHES_PER_LETTER, INCHES_PER_NAME, INCHES_PER_LINE = 0.066, 0.55, 0.18  # of the legend

@@ -11,10 +11,10 @@ from routerbench.figures.picture import Picture
 from routerbench.figures.style import ACCENT, MUTED, WORSE, drawing
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.cells import DENSE
-from routerbench.report.boards.rows import CONFIDENCE, Row
+from routerbench.report.boards.rows import Row
 from routerbench.report.figures.curves import Curves, read_curves
 from routerbench.report.runs.run import Run
-from routerbench.stats import Estimate, t_interval
+from routerbench.stats import CONFIDENCE, Estimate, t_interval
 
 LOSS = "train/task_loss"
 MAX_ROWS = 12
