@@ -35,7 +35,7 @@ scaling: install  ## the tables of docs/scaling.md
 		router=token_choice placement=every_2 num_experts=32 batch_size=4096 precision=bf16
 
 test: install  ## the whole test suite, a file at a time on each of up to eight cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: install  ## format, lint and types
 	$(BIN)/ruff format --check .
