@@ -2,14 +2,17 @@
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import pytest
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
@@ -417,3 +420,18 @@ def test_the_cells_of_a_sweep_are_those_that_hydra_composes(name: str) -> None:
     cells = compose_sweep([f"+sweep={name}", "seed=1"], None, multirun=True).cells
     for cell in (cells[0], cells[len(cells) // 2], cells[-1]):
         assert OmegaConf.to_container(cell.config, resolve=False) == plainly(cell.words)
+
+
+def test_each_file_is_read_once_for_all_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, load = Counter[str](), ConfigRepository.load_config
+
+    def counted(self: ConfigRepository, config_path: str) -> ConfigResult | None:
+        read[config_path] += 1
+        return load(self, config_path)
+
+    monkeypatch.setattr(ConfigRepository, "load_config", counted)
+    routers = ("dense", "soft", "token_choice")
+    cells = compose_sweep([f"router={','.join(routers)}", "seed=0,1"], None, multirun=True).cells
+    assert len(cells) == 6
+    assert {f"router/{router}" for router in routers} < set(read)
+    assert set(read.values()) == {1}

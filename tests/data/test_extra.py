@@ -172,9 +172,9 @@ def test_a_model_of_other_classes(real: ReassessedLabels) -> None:
         real.for_model(("cat", "dog"), make_loader)
 
 
-@pytest.mark.parametrize(("path", "shown"), [(None, "null"), ("/nowhere", "/nowhere")])
-def test_no_folder(path: str | None, shown: str) -> None:
-    text = f"eval.imagenet_v2.path={shown} is no folder: give that of its images"
+@pytest.mark.parametrize(("path", "said"), [(None, "null"), ("/nowhere", "/nowhere")])
+def test_no_folder(path: str | None, said: str) -> None:
+    text = f"eval.imagenet_v2.path={said} is no folder: give that of its images"
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         for_model(NumberedFolders("imagenet_v2", path))
 
