@@ -3,12 +3,15 @@ PYTHON ?= python3
 RESULTS ?= results
 BIN := .venv/bin
 SMOKE := results/smoke
+SINCE ?= HEAD
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+ON_ALL_CORES := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo report performance scaling test check format smoke
+.PHONY: help install demo report performance scaling test test-all test-changed check format smoke
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## make .venv and install routerbench with its development tools
 
@@ -34,8 +37,14 @@ scaling: install  ## the tables of docs/scaling.md
 	$(BIN)/routerbench costs --gpus 64 --paste docs/scaling.md model=vit_base data.image_size=224 \
 		router=token_choice placement=every_2 num_experts=32 batch_size=4096 precision=bf16
 
-test: install  ## the whole test suite, a file at a time on each of up to eight cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+test: install  ## the tests of what matters, a file at a time on each of up to eight cores
+	$(PYTEST) $(ON_ALL_CORES) -m "not slow"
+
+test-all: install  ## all tests: also the long forms, the failures of machines, every cell and picture
+	$(PYTEST) $(ON_ALL_CORES)
+
+test-changed: install  ## those that a change can break, the nearest first, for a minute (SINCE=HEAD)
+	$(PYTEST) -m "not slow" --changed-since $(SINCE)
 
 check: install  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -17,6 +17,8 @@ from routerbench.moe.surgery import moe_layers
 from routerbench.step import DivergedError, TrainingStep
 
 ROUTERS = sorted(path.stem for path in (conf_dir() / "router").glob("*.yaml") if path.stem != "dense")
+# One for each way to choose, of which the others are made.
+ONE_OF_EACH = ("expert_choice", "sigmoid_bias", "soft", "sparse_token_choice", "token_choice")
 SIZE = 16
 
 
@@ -52,7 +54,10 @@ def gradients(model: nn.Module, logits: Tensor) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize(
+    "router",
+    [name if name in ONE_OF_EACH else pytest.param(name, marks=pytest.mark.slow) for name in ROUTERS],
+)
 def test_every_router_compiles_to_one_graph_for_all_batches(router: str) -> None:
     model, compiler = model_of(router), Counted()
     compiled: Any = torch.compile(model, fullgraph=True, backend=compiler)
@@ -73,8 +78,15 @@ def test_a_compiled_model_is_the_model() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of checkpoint
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("name", ["pocket_vit", "pocket_convnext"])
+@pytest.mark.parametrize(
+    ("name", "checkpointing"),
+    [
+        ("pocket_vit", True),
+        ("pocket_convnext", False),
+        pytest.param("pocket_vit", False, marks=pytest.mark.slow),
+        pytest.param("pocket_convnext", True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_of_a_model_compiled_in_place_is_that_of_the_model(name: str, checkpointing: bool) -> None:
     size = {"depth": 2, "embed_dim": 16, "num_heads": 2} if name == "pocket_vit" else {"depths": (1, 1, 1, 1)}
     model = build_backbone(name, 5, 32, **size)

@@ -1,11 +1,9 @@
 """What every test stands on: checked shapes, fixed seeds, and the numbers of the published code."""
 
 import gc
-import importlib.util
 import json
 import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from changed import Changed
+from costs import Costs
+from fork_server import ForkServer
 from hypothesis import settings
 from jaxtyping import install_import_hook
 from torch import Tensor, nn
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
     from routerbench.moe.experts import Experts
     from routerbench.moe.layer import MoE
 
-install_import_hook("routerbench", "beartype.beartype")
+ROOT = Path(__file__).parents[1]
+# Where shapes are written they are checked; to check all other types too takes a third of the tests' time.
+SHAPED = [path for path in (ROOT / "routerbench").rglob("*.py") if "jaxtyping" in path.read_text()]
+install_import_hook(
+    [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SHAPED], "beartype.beartype"
+)
 torch.set_num_threads(1)  # the tests are small, and may run beside something else
 settings.register_profile("routerbench", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("routerbench")
@@ -43,10 +49,17 @@ BROWSER_OPTIONS = (
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--changed-since", metavar="REV", help="only tests that a change since can break")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("changed_since"):
+        config.pluginmanager.register(Changed(config.getoption("changed_since")))
     # beartype warns of the type hints that OmegaConf's classes inherit.
     ignored = "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
     config.addinivalue_line("filterwarnings", ignored)
+    config.pluginmanager.register(Costs())
 
 
 def pytest_collection_finish() -> None:
@@ -158,6 +171,14 @@ def golden() -> ReadGolden:
     return read
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """What starts the program without its imports; see `ForkServer`."""
+    server = ForkServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Chrome]":
     """One browser for all tests of this file."""
@@ -197,21 +218,17 @@ def shown(browser: "Chrome") -> Callable[..., "Chrome"]:
 @pytest.fixture(scope="module")
 def wandb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A stand-in for W&B's server, to which the W&B of this module speaks; see `wandb_server.StandIn`."""
-    spec = importlib.util.spec_from_file_location("wandb_server", Path(__file__).with_name("wandb_server.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    import wandb_server
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "wandb_server", module)  # its dataclasses look there
-        spec.loader.exec_module(module)
         for name in [name for name in os.environ if name.startswith("WANDB")]:
             patch.delenv(name)
         home = tmp_path_factory.mktemp("home")
         for name in ("NETRC", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
             patch.setenv(name, str(home / name))
         patch.setenv("WANDB_SILENT", "true")
-        patch.setenv("WANDB_API_KEY", module.KEY)
-        with module.served() as server:
+        patch.setenv("WANDB_API_KEY", wandb_server.KEY)
+        with wandb_server.served() as server:
             patch.setenv("WANDB_BASE_URL", server.url)
             yield server
             import wandb

@@ -18,7 +18,10 @@ WORDS = [
     *("+model.arguments.depth=2", "+model.arguments.embed_dim=16", "+model.arguments.num_heads=2"),
 ]
 FEW = {
-    "eval": ["--capacity-factor", "0.5,dropless", "--groupings", "2", "--group", "image,8"],
+    "eval": [
+        *("--capacity-factor", "0.5,dropless", "--groupings", "2", "--group", "image,8"),
+        *("--replace", "frozen,drop_first"),
+    ],
     "inspect": ["--permutations", "5", "--most", "2"],
 }
 
@@ -59,7 +62,7 @@ def numbers_in(found: Any) -> list[float]:
         pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
     ],
 )
-@pytest.mark.parametrize("command", ["eval", "inspect"])
+@pytest.mark.parametrize("command", ["eval", pytest.param("inspect", marks=pytest.mark.slow)])
 def test_the_commands_in_low_precision(command: str, device: str, runs: dict[str, Path]) -> None:
     before = {router: json.loads((run / "record.json").read_text()) for router, run in runs.items()}
     for router, run in runs.items():

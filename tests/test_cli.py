@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from fork_server import ForkServer
 
 from routerbench import cli, measure
 from routerbench.commands import train
@@ -207,11 +208,6 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     torch.set_num_threads(threads)
 
 
-def console(*words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "routerbench", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)
-
-
 def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
@@ -299,12 +295,11 @@ WRONG_TYPES = {
 }
 
 
-def test_wrong_types_of_a_routers_settings_are_one_line(tmp_path: Path) -> None:
+def test_wrong_types_of_a_routers_settings_are_one_line(tmp_path: Path, fork_server: ForkServer) -> None:
     loop = (
         "import sys; from routerbench.commands.train import train; [train(w.split()) for w in sys.argv[1:]]"
     )
-    command = [sys.executable, "-c", loop, *WRONG_TYPES]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    done = fork_server.run("-c", loop, *WRONG_TYPES, cwd=tmp_path)
     assert done.stderr.splitlines() == [f"routerbench: {text}" for text in WRONG_TYPES.values()]
     assert files(tmp_path) == []
 
@@ -386,14 +381,15 @@ def test_another_primary_configuration_is_not_taken(option: str, capfd: pytest.C
 
 
 def test_the_console_command_refuses_with_code_2(tmp_path: Path) -> None:
-    done = console("train", "router=sofd", cwd=tmp_path)
+    command = [Path(sys.executable).with_name("routerbench"), "train", "router=sofd"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     text = f"routerbench: router=sofd is not one of: {ROUTERS} (did you mean soft?)\n"
     assert (done.returncode, done.stderr, done.stdout) == (2, text, "")
     assert files(tmp_path) == []
 
 
-def test_an_empty_results_folder_has_no_report(tmp_path: Path) -> None:
-    done = console("report", "--results", "none", cwd=tmp_path)
+def test_an_empty_results_folder_has_no_report(tmp_path: Path, fork_server: ForkServer) -> None:
+    done = fork_server.routerbench("report", "--results", "none", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
         "routerbench: results='none' holds no finished run: give the folder that holds "
@@ -402,19 +398,19 @@ def test_an_empty_results_folder_has_no_report(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_help_names_the_commands_and_every_setting(tmp_path: Path) -> None:
-    done = console("--help", cwd=tmp_path)
+def test_help_names_the_commands_and_every_setting(tmp_path: Path, fork_server: ForkServer) -> None:
+    done = fork_server.routerbench("--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "routerbench train router=expert_choice" in done.stdout
-    done = console("train", "--help", cwd=tmp_path)
+    done = fork_server.routerbench("train", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert f"router: {ROUTERS}\n" in done.stdout
     assert "capacity_factor: 1.0" in done.stdout
     assert files(tmp_path) == []
 
 
-def test_the_composed_configuration_can_be_looked_at(tmp_path: Path) -> None:
-    done = console("train", "router=soft", "--cfg", "job", cwd=tmp_path)
+def test_the_composed_configuration_can_be_looked_at(tmp_path: Path, fork_server: ForkServer) -> None:
+    done = fork_server.routerbench("train", "router=soft", "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0
     assert "_target_: routerbench.routers.soft.Soft" in done.stdout
     assert files(tmp_path) == []

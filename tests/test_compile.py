@@ -1,12 +1,14 @@
 """Compilation, in a process of its own: the checks of shapes that the other tests run with do not compile."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+from fork_server import ForkServer
 
-def test_sparsified_models_compile() -> None:
+
+@pytest.mark.parametrize("chosen", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_sparsified_models_compile(chosen: str, fork_server: ForkServer) -> None:
     tests = Path(__file__).with_name("compiled_models.py")
-    command = [sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", str(tests)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tests.parent.parent)
+    words = ("-m", "pytest", "--noconftest", "-p", "no:cacheprovider", "-m", chosen, tests)
+    result = fork_server.run(*words, cwd=tests.parent.parent)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]

@@ -409,13 +409,19 @@ def quickly(words: Sequence[str]) -> object:
 
 
 @given(st.lists(st.sampled_from(HARD), max_size=5, unique=True))
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_composing_by_files_and_settings_is_what_hydra_does_with_all_words(words: list[str]) -> None:
     register_schema()
     assert quickly(words) == plainly(words)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("demo", "scales", "pocket_upcycling") else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml"))
+    ],
+)
 def test_the_cells_of_a_sweep_are_those_that_hydra_composes(name: str) -> None:
     cells = compose_sweep([f"+sweep={name}", "seed=1"], None, multirun=True).cells
     for cell in (cells[0], cells[len(cells) // 2], cells[-1]):

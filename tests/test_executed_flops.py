@@ -34,8 +34,14 @@ def sparse(backbone: str, router: str, group: str | int) -> nn.Module:
 
 
 def cases() -> list[Any]:
+    """Every router in a ViT, and three in a ConvNeXt; the others are slow."""
     names = [name for name in router_names() if name != "dense"]
-    return [pytest.param(*case, id="-".join(case)) for case in product(BACKBONES, names)]
+    quick = {("pocket_vit", name) for name in names}
+    quick |= {("pocket_convnext", name) for name in ("soft", "token_choice", "expert_choice")}
+    return [
+        pytest.param(*case, id="-".join(case), marks=() if case in quick else pytest.mark.slow)
+        for case in product(BACKBONES, names)
+    ]
 
 
 @torch.no_grad()

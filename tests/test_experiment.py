@@ -7,8 +7,6 @@ import os
 import platform
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import wandb
+from fork_server import PATIENCE_SECONDS, ForkServer
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
@@ -447,22 +446,22 @@ def test_an_interrupted_run_leaves_no_record_and_runs_again(
 
 
 def test_a_killed_process_leaves_no_record_and_the_run_can_be_done_by_another(
-    composed: Compose, tmp_path: Path
+    composed: Compose, tmp_path: Path, fork_server: ForkServer
 ) -> None:
     config = composed("epochs=3", "runtime.log_every_steps=1")
     words = [*TINY, f"runtime.results={tmp_path}/results", "epochs=3", "runtime.log_every_steps=1"]
-    command = [sys.executable, "-m", "routerbench", "train", *words]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while not (folder_of(config) / "metrics.jsonl").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGSTOP)  # a fast machine would be done before it is killed
-        status, shown = run(config)
-        assert status == "running"
-        assert shown.startswith(f"[1/1] run  is run by process {process.pid} on {platform.node()}, heard of ")
-        process.kill()
+    process = fork_server.start("-m", "routerbench", "train", *words)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (folder_of(config) / "metrics.jsonl").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)  # a fast machine would be done before it is killed
+    status, shown = run(config)
+    assert status == "running"
+    assert shown.startswith(f"[1/1] run  is run by process {process.pid} on {platform.node()}, heard of ")
+    process.kill()
+    process.wait()
     assert records.read_record(folder_of(config)) is None
     assert run(config)[0] == "done"
 

@@ -2,76 +2,99 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
-import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fork_server import ForkServer
 from safetensors.torch import load_file
 
 from routerbench.build import router_names
 from routerbench.commands import train as train_command
 
 TESTS = Path(__file__).parent
-NUM_STEPS = 20  # of a curve; a checkpoint is in its middle
 # A parameter without axes, a buffer that changes, and losses of the router.
 SOME = "soft,sigmoid_bias,token_choice"
-STAGES = (
-    "1:1,1,1",
-    f"2:2,1,1;1,1,2/{SOME};1,2,1/{SOME}",
-    f"4:2,1,2/{SOME};4,1,1/soft;2,2,1/soft",
-    "1:1,1,1/soft",
-)
-MANY = ("2,1,1", "1,1,2", "1,2,1", "2,1,2", "4,1,1", "2,2,1")
+TWO, FOUR = ("2,1,1", "1,1,2", "1,2,1"), ("2,1,2", "4,1,1", "2,2,1")
 
 Found = dict[str, Any]
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    """Start a command, and wait for its end."""
-    package = {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*map(str, words)], env={**os.environ, **package}, capture_output=True, text=True, timeout=500
-    )
+@dataclass(frozen=True)
+class Comparison:
+    """Curves of so many steps, with a checkpoint in their middle, in stages of `rank_steps`."""
+
+    num_steps: int
+    stages: tuple[str, ...]
+    layouts: tuple[str, ...]
 
 
-def launch(num_ranks: int, *words: object) -> subprocess.CompletedProcess[str]:
-    """Start a file or a module as so many processes, by torchrun."""
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
-    return run(*torchrun, f"--nproc-per-node={num_ranks}", *words)
+SMALL = Comparison(6, (f"1:1,1,1/{SOME}", f"2:2,1,1/{SOME};1,1,2/{SOME};1,2,1/{SOME}", "1:1,1,1/soft"), TWO)
+WHOLE = Comparison(
+    20,
+    (
+        "1:1,1,1",
+        f"2:2,1,1;1,1,2/{SOME};1,2,1/{SOME}",
+        f"4:2,1,2/{SOME};4,1,1/soft;2,2,1/soft",
+        "1:1,1,1/soft",
+    ),
+    (*TWO, *FOUR),
+)
+COMPARED = [
+    *[pytest.param(SMALL, layout, id=f"small {layout}") for layout in SMALL.layouts],
+    *[pytest.param(WHOLE, layout, id=f"whole {layout}", marks=pytest.mark.slow) for layout in WHOLE.layouts],
+]
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """By layout what one process finds, and two, and four; as `again` what one finds after all of them."""
-    file = tmp_path_factory.mktemp("found") / "found.json"
-    done = run(sys.executable, TESTS / "rank_steps.py", file, *STAGES)
-    assert done.returncode == 0, done.stderr
-    one, two, four, again = json.loads(file.read_text())
-    return one | two | four | {"again": again["1,1,1"]}
+def find(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Comparison], Found]:
+    """A function to what is found by layout; as `again` what one process finds after all of them."""
+
+    @cache
+    def find(compared: Comparison) -> Found:
+        file = tmp_path_factory.mktemp("found") / "found.json"
+        done = fork_server.run(TESTS / "rank_steps.py", file, compared.num_steps, *compared.stages)
+        assert done.returncode == 0, done.stderr
+        *found, again = json.loads(file.read_text())
+        return {layout: of_layout for stage in found for layout, of_layout in stage.items()} | {
+            "again": again["1,1,1"]
+        }
+
+    return find
 
 
-@pytest.mark.parametrize("layout", MANY)
-def test_the_curves_of_routers_are_those_of_one_process(found: Found, layout: str) -> None:
+Find = Callable[[Comparison], Found]
+
+
+@pytest.mark.parametrize(("compared", "layout"), COMPARED)
+def test_the_curves_of_routers_are_those_of_one_process(
+    find: Find, compared: Comparison, layout: str
+) -> None:
+    found = find(compared)
     for router, curve in found[layout]["curves"].items():
         of_one = found["1,1,1"]["curves"][router]
-        assert len(curve) == len(of_one) == NUM_STEPS + 1  # and the averaged weights
+        assert len(curve) == len(of_one) == compared.num_steps + 1  # and the averaged weights
         for step, expected in zip(curve, of_one, strict=True):
             assert step == pytest.approx(expected, rel=0, abs=1e-5), router
 
 
-def test_all_routers_were_trained(found: Found) -> None:
+@pytest.mark.slow
+def test_all_routers_were_trained(find: Find) -> None:
     for layout in ("1,1,1", "2,1,1"):
-        assert list(found[layout]["curves"]) == router_names()
-    for layout in ("1,1,2", "1,2,1", "2,1,2"):
-        assert list(found[layout]["curves"]) == SOME.split(",")
+        assert list(find(WHOLE)[layout]["curves"]) == router_names()
 
 
-@pytest.mark.parametrize("layout", MANY)
-def test_evaluation_counts_every_image_once(found: Found, layout: str) -> None:
+@pytest.mark.parametrize(("compared", "layout"), COMPARED)
+def test_evaluation_counts_every_image_once(find: Find, compared: Comparison, layout: str) -> None:
+    found = find(compared)
     evaluations, of_one = found[layout]["evaluations"], found["1,1,1"]["evaluations"]
     assert [len(each["correct"]) for each in of_one[::3]] == [7, 2, 9]
     for evaluation, expected in zip(evaluations, of_one, strict=True):
@@ -89,23 +112,21 @@ def assert_equal(value: Any, expected: Any) -> None:
         assert value == pytest.approx(expected, abs=1e-6, rel=1e-6, nan_ok=True)
 
 
-@pytest.mark.parametrize("layout", [*MANY, "again"])
-def test_a_run_goes_on_in_another_layout(found: Found, layout: str) -> None:
-    for kept, curve in found[layout]["goes on"].items():
-        of_one = found["1,1,1"]["curves"][kept.partition(" ")[2]]
-        assert len(curve) == 3
-        for step, expected in zip(curve, of_one[NUM_STEPS // 2 :], strict=False):
-            assert step == pytest.approx(expected, rel=0, abs=1e-5), kept
-
-
-def test_checkpoints_of_all_layouts_were_gone_on_from(found: Found) -> None:
-    def kept(layout: str) -> set[str]:
-        return {name.partition(" ")[0] for name in found[layout]["goes on"]}
-
-    one, two, four = {"1,1,1"}, set(MANY[:3]), set(MANY[3:])
-    assert all(kept(layout) == one for layout in two)
-    assert all(kept(layout) == one | two for layout in four)
-    assert kept("again") == one | two | four
+@pytest.mark.parametrize(
+    "compared", [SMALL, pytest.param(WHOLE, marks=pytest.mark.slow)], ids=["small", "whole"]
+)
+def test_a_run_goes_on_in_every_later_layout(find: Find, compared: Comparison) -> None:
+    found, middle = find(compared), compared.num_steps // 2
+    before: set[str] = set()
+    for stage in (("1,1,1",), *(set(stage) & set(compared.layouts) for stage in (TWO, FOUR)), ("again",)):
+        for layout in stage:
+            assert {kept.partition(" ")[0] for kept in found[layout]["goes on"]} == before
+            for kept, curve in found[layout]["goes on"].items():
+                of_one = found["1,1,1"]["curves"][kept.partition(" ")[2]]
+                assert len(curve) == 3
+                for step, expected in zip(curve, of_one[middle:], strict=False):
+                    assert step == pytest.approx(expected, rel=0, abs=1e-5), kept
+        before |= set(stage)
 
 
 # 22 steps of a small ViT on the digits.
@@ -131,16 +152,21 @@ TINY = (
 )
 
 
-def train(num_ranks: int, results: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return launch(num_ranks, "-m", "routerbench", "train", *TINY, f"runtime.results={results}", *words)
+def train(fork_server: ForkServer, *ranks: tuple[object, ...]) -> list[subprocess.CompletedProcess[str]]:
+    """Start the ranks of a run, each by its own words, and wait for all of them."""
+    shared = {"WORLD_SIZE": str(len(ranks)), "LOCAL_WORLD_SIZE": str(len(ranks)), "OMP_NUM_THREADS": "1"}
+    shared |= {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
+    started = [
+        fork_server.start(*words, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank, words in enumerate(ranks)
+    ]
+    return [process.end() for process in started]
 
 
-def interrupted(
-    num_ranks: int, results: Path, rank: int, step: int, how: str, *words: str
-) -> subprocess.CompletedProcess[str]:
-    """The same, of which one rank ends before a step."""
-    command = (TESTS / "rank_train.py", rank, step, how, "train", *TINY, f"runtime.results={results}", *words)
-    return launch(num_ranks, *command)
+def free_port() -> str:
+    with socket.socket() as any_port:
+        any_port.bind(("localhost", 0))
+        return str(any_port.getsockname()[1])
 
 
 def folder_of(results: Path) -> Path:
@@ -174,28 +200,40 @@ def assert_same_run(results: Path, of_one: Path) -> None:
             torch.testing.assert_close(weight, of_one_process[name], rtol=0, atol=1e-3)
 
 
-def test_a_run_that_is_interrupted_in_one_layout_goes_on_in_others(tmp_path: Path) -> None:
+def test_a_run_that_is_interrupted_in_one_layout_goes_on_in_others(
+    fork_server: ForkServer, tmp_path: Path
+) -> None:
+    def two_ranks(layout: str, *interruption: object) -> list[subprocess.CompletedProcess[str]]:
+        words = ("train", *TINY, f"runtime.results={results}", layout)
+        whole = ("-m", "routerbench", *words)
+        return train(
+            fork_server, whole, (TESTS / "rank_train.py", *interruption, *words) if interruption else whole
+        )
+
     results = tmp_path / "many"
-    raised = interrupted(2, results, 1, 6, "raise", "parallel.data=2")
-    assert raised.returncode != 0
-    assert "one rank went wrong" in raised.stderr
+    first, second = two_ranks("parallel.data=2", 6, "raise")
+    assert first.returncode != 0
+    assert second.returncode != 0
+    assert "one rank went wrong" in second.stderr
     assert kept_in(results) == [4]
-    killed = interrupted(2, results, 1, 10, "kill", "parallel.shard=2")
-    assert killed.returncode != 0
+    first, second = two_ranks("parallel.shard=2", 10, "kill")
+    assert first.returncode != 0
+    assert second.returncode == -signal.SIGKILL
     assert kept_in(results) == [4, 8]
     # A scheduler warns one rank, and all of them stop with the code of a requeue.
-    warned = interrupted(2, results, 1, 13, "warn", "parallel.data=2")
-    assert "stopped by SIGUSR1 at step 14, which is kept" in warned.stderr
-    assert "exitcode  : 75" in warned.stderr  # torchrun tells it, and has one of its own
+    first, second = two_ranks("parallel.data=2", 13, "warn")
+    assert "stopped by SIGUSR1 at step 14, which is kept" in first.stderr
+    assert [first.returncode, second.returncode] == [os.EX_TEMPFAIL, os.EX_TEMPFAIL]
     assert kept_in(results) == [12, 14]
     # Nothing of this is an outcome.
     assert not (folder_of(results) / "record.json").exists()
-    done = train(2, results, "parallel.expert=2")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("1 done") == 1
+    first, second = two_ranks("parallel.expert=2")
+    assert [first.returncode, second.returncode] == [0, 0], first.stderr + second.stderr
+    assert (first.stdout.count("1 done"), second.stdout) == (1, "")
     assert record_of(results)["provenance"]["restarts"] == 3
     assert record_of(results)["provenance"]["parallel"] == {"data": 1, "shard": 1, "expert": 2}
-    of_one = train(1, tmp_path / "one")
+    alone = ("-m", "routerbench", "train", *TINY, f"runtime.results={tmp_path / 'one'}")
+    of_one = fork_server.run(*alone)
     assert of_one.returncode == 0, of_one.stderr
     assert_same_run(results, tmp_path / "one")
 

@@ -2,12 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from fork_server import ForkServer
 
 PAGE = (Path(__file__).parents[1] / "docs" / "new-router.md").read_text(encoding="utf-8")
 FILES = re.findall(r"^`(mine/[\w/.]+)`\n\n```\w+\n(.*?)```", PAGE, flags=re.DOTALL | re.MULTILINE)
@@ -18,10 +17,12 @@ QUICK = (
     "runtime.threads=1 runtime.wandb=disabled batch_size=32 optim.lr=0.003 "
     "+model.arguments={patch_size:16,depth:2,embed_dim:32,num_heads:2} num_experts=2"
 )
+# Its folder is not on the import path, as for the console command.
+READERS = {**os.environ, "PYTHONSAFEPATH": "1"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where every step of the page was done."""
     folder = tmp_path_factory.mktemp("reader")
     for name, text in FILES:
@@ -31,21 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         program, _, words = command.partition(" ")
         assert program == "routerbench"
         quick = QUICK.split() if words.startswith("train") else []
-        done = routerbench(folder, *words.split(), *quick)
+        done = fork_server.routerbench(*words.split(), *quick, cwd=folder, env=READERS)
         assert (done.returncode, done.stderr) == (0, ""), command
     return folder
-
-
-def routerbench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in this folder, which as for the console command is not on the import path."""
-    return subprocess.run(
-        [sys.executable, "-m", "routerbench", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-    )
 
 
 def test_the_page_is_one_file_and_one_yaml() -> None:
@@ -77,13 +66,15 @@ def test_it_seats_as_the_page_says(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert dispatch.argmax(1).tolist() == [[[0, 1], [2, 3]]]
 
 
-def test_a_finished_run_of_it_is_opened_where_its_file_is_trusted(folder: Path) -> None:
+def test_a_finished_run_of_it_is_opened_where_its_file_is_trusted(
+    fork_server: ForkServer, folder: Path
+) -> None:
     run = next((folder / "results" / "runs").glob("*-first_come-s0-*"))
     asked = ("eval", str(run), "--only", "capacity")
-    refused = routerbench(folder, *asked)
+    refused = fork_server.routerbench(*asked, cwd=folder, env=READERS)
     assert refused.returncode == 2
     assert "import first_come first (eval and inspect: --import FILE)" in refused.stderr
-    opened = routerbench(folder, *asked, "--import", "mine/first_come.py")
+    opened = fork_server.routerbench(*asked, "--import", "mine/first_come.py", cwd=folder, env=READERS)
     assert (opened.returncode, opened.stderr) == (0, "")
     assert "capacity  trained  top1" in opened.stdout
     (folder / "mine" / "types.py").touch()
@@ -93,5 +84,5 @@ def test_a_finished_run_of_it_is_opened_where_its_file_is_trusted(folder: Path) 
         "mine/types.py": "has the name of a module that is imported already, types: give ",
     }
     for wrong, problem in problems.items():
-        refused = routerbench(folder, *asked, "--import", wrong)
+        refused = fork_server.routerbench(*asked, "--import", wrong, cwd=folder, env=READERS)
         assert (refused.returncode, problem in refused.stderr) == (2, True)

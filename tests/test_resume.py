@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fork_server import PATIENCE_SECONDS, ForkServer, Started
 from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
@@ -242,16 +241,16 @@ def command(results: Path, images: Path) -> list[str]:
     """A run of minutes, with two workers, that can be watched by its rows."""
     words = [word for word in WORDS if not word.startswith("epochs")]
     further = [f"data.path={images}", f"runtime.results={results}", "runtime.workers=2", "epochs=300"]
-    program = [sys.executable, "-m", "routerbench", "train"]
+    program = ["-m", "routerbench", "train"]
     return [*program, *words, *further, "runtime.checkpoint_every_steps=3", "eval_every=1000"]
 
 
-def started(results: Path, images: Path) -> subprocess.Popen[str]:
+def started(fork_server: ForkServer, results: Path, images: Path) -> Started:
     """The command, in the midst of its steps."""
-    process = subprocess.Popen(command(results, images), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    process = fork_server.start(*command(results, images))
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not any(results.glob("runs/*/checkpoint/step-*")):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.end()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return process
@@ -259,13 +258,13 @@ def started(results: Path, images: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_scheduler_reads_from_the_exit_code_that_the_run_is_to_be_queued_again(
-    images: Path, tmp_path: Path, name: str
+    images: Path, tmp_path: Path, name: str, fork_server: ForkServer
 ) -> None:
-    process = started(tmp_path, images)
+    process = started(fork_server, tmp_path, images)
     process.send_signal(signal.Signals[name])
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 75
-    kept, last = errors.splitlines()[-2:]
+    ended = process.end()
+    assert ended.returncode == 75
+    kept, last = ended.stderr.splitlines()[-2:]
     assert re.fullmatch(rf"\[1/1\] .* seed \d  stopped by {name} at step \d+, which is kept", kept)
     assert last == f"stopped by {name}: the same command goes on with what is not done"
     (folder,) = (tmp_path / "runs").iterdir()
@@ -285,20 +284,21 @@ def test_what_a_killed_process_was_writing_is_taken_away(
     assert not list(folder.rglob(".*"))
 
 
-def test_a_killed_process_leaves_what_another_goes_on_from(images: Path, tmp_path: Path) -> None:
-    process = started(tmp_path / "killed", images)
+def test_a_killed_process_leaves_what_another_goes_on_from(
+    images: Path, tmp_path: Path, fork_server: ForkServer
+) -> None:
+    process = started(fork_server, tmp_path / "killed", images)
     process.kill()
-    process.communicate()
+    process.wait()
     (folder,) = (tmp_path / "killed" / "runs").iterdir()
     steps = sorted(int(path.name[5:]) for path in (folder / "checkpoint").glob("step-*"))
     assert steps
-    again = started(tmp_path / "killed", images)
+    again = started(fork_server, tmp_path / "killed", images)
     while max(int(path.name[5:]) for path in (folder / "checkpoint").glob("step-*")) <= steps[-1]:
         assert again.poll() is None
         time.sleep(0.05)
     again.send_signal(signal.SIGTERM)
-    _, errors = again.communicate(timeout=300)
-    assert f"going on from step {steps[-1]}, restart 1" in errors
+    assert f"going on from step {steps[-1]}, restart 1" in again.end().stderr
     rows = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rows == list(range(1, len(rows) + 1))
 

@@ -25,6 +25,7 @@ ROUTERS = ("dense", "soft")
 
 
 def routerbench(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command as a user starts it, and not as a copy of a process that has all imports."""
     command = [sys.executable, "-W", "error::UserWarning:routerbench", "-m", "routerbench", *words]
     # Without the W&B settings of the user, and its process that earlier tests may have started.
     env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}

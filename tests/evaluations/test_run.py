@@ -1,10 +1,8 @@
 """The command: what is measured once is kept, whatever happens, and nothing else in the record changes."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from fork_server import ForkServer
 
 from routerbench import cli
 
@@ -281,13 +280,12 @@ def test_what_another_command_measured_meanwhile_is_kept(
     assert (found["routers"]["random"], found["batches"]["group=1"]["a"]) == ({"b": 2.0}, 3.0)
 
 
-def test_two_commands_at_once_lose_nothing(folder: Path) -> None:
-    words = [sys.executable, "-m", "routerbench", "eval", str(folder), "--device", "cpu", "--threads", "1"]
+def test_two_commands_at_once_lose_nothing(folder: Path, fork_server: ForkServer) -> None:
+    words = ["-m", "routerbench", "eval", folder, "--device", "cpu", "--threads", "1"]
     grids = (["--capacity-factor", "0.25,0.5"], ["--capacity-factor", "1.5,2"])
     rest = ["--only", "capacity", "--top-k", "1", "--batch-priority", "false"]
-    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     before = record_of(folder)["metrics"]
-    at_once = [subprocess.Popen([*words, *rest, *grid], env=env, stdout=subprocess.DEVNULL) for grid in grids]
+    at_once = [fork_server.start(*words, *rest, *grid) for grid in grids]
     assert [process.wait() for process in at_once] == [0, 0]
     factors = {f"capacity_factor={factor}" for factor in ("0.25", "0.5", "1.5", "2.0")}
     assert record_of(folder)["evaluations"]["capacity"].keys() == {"dropless=true", "trained", *factors}

@@ -73,7 +73,14 @@ def test_every_cell_is_one_that_its_settings_allow(name: str) -> None:
     assert datasets == {"landcover32" if name == "demo" or name.startswith("pocket_") else "folder"}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name == "demo" or name.startswith("pocket_")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("demo", "pocket_scales") else pytest.param(name, marks=pytest.mark.slow)
+        for name in NAMES
+        if name == "demo" or name.startswith("pocket_")
+    ],
+)
 def test_every_cell_of_a_pocket_sweep_can_be_built(name: str) -> None:
     for cell in composed(name, "seed=0").cells:
         parts.verify(cell.config)
@@ -92,7 +99,7 @@ def slots_per_token(config: DictConfig) -> list[float]:
     return [plan.gates.shape[-1] * plan.num_slots / plan.gates.shape[1] for plan in plans]
 
 
-@pytest.mark.parametrize("name", ["routers", "pocket_routers"])
+@pytest.mark.parametrize("name", ["pocket_routers", pytest.param("routers", marks=pytest.mark.slow)])
 def test_every_router_has_one_or_two_slots_for_every_token(name: str) -> None:
     for cell in composed(name, "seed=0").cells:
         if not is_dense(cell.config):

@@ -1,9 +1,7 @@
-"""A sweep of twelve small runs in processes of its own, which a test disturbs and starts again."""
+"""A sweep of six small runs in processes of its own, which a test disturbs and starts again."""
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,42 +9,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fork_server import PATIENCE_SECONDS, ForkServer, Started
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
-PATIENCE_SECONDS = 300  # for a state that comes in a few, on a machine that does much else
 
 VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
 WORDS = (
     *("data=digits", "augment=none", "epochs=1", "batch_size=256"),
-    *("router=faulty", "seed=range(12)", VIT, "num_experts=4", "placement=[1]"),
+    *("router=faulty", "seed=range(6,12)", VIT, "num_experts=4", "placement=[1]"),
     *("runtime.threads=1", "runtime.backend=bmm", "runtime.wandb=disabled"),
     *("runtime.checkpoint_every_steps=1", "runtime.log_every_steps=1"),
-    *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
 )
+IN_TWO_PROCESSES = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 
 
 @dataclass(frozen=True)
 class Command:
     """A sweep that goes on beside the test."""
 
-    process: subprocess.Popen[bytes]
-    out: Path
-    err: Path
+    process: Started
 
     def end(self) -> "Ended":
         """Wait for it."""
-        code = self.process.wait(PATIENCE_SECONDS)
-        return Ended(code, self.out.read_text().splitlines(), self.err.read_text())
-
-
-@contextmanager
-def heeding_interrupts() -> Iterator[None]:
-    """Inside, what is started heeds SIGINT, also where a shell has put the tests in its background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        ended = self.process.end()
+        return Ended(ended.returncode, ended.stdout.splitlines(), ended.stderr)
 
 
 @dataclass(frozen=True)
@@ -61,37 +47,39 @@ class Ended:
 
 @dataclass(frozen=True)
 class Trial:
-    """The sweep of seeds 0 to 11 with the router `faulty`, which shares `folder` with the test."""
+    """The sweep of seeds 6 to 11 with the router `faulty`, which shares `folder` with the test."""
 
     folder: Path
     results: Path
+    fork_server: ForkServer
     commands: list[Command] = field(default_factory=list)
     """Those that were started."""
 
-    def start(self, *words: str, **environment: str) -> Command:
-        """Start the sweep."""
-        program = (sys.executable, "-m", "routerbench", "train", "-m", "--config-dir", str(HERE / "faulty"))
-        shared = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FAULTY_FOLDER": str(self.folder)}
-        out, err = (self.folder / f"{len(self.commands)}.{kind}" for kind in ("out", "err"))
-        with out.open("wb") as to_out, err.open("wb") as to_err, heeding_interrupts():
-            process = subprocess.Popen(
-                [*program, *WORDS, f"runtime.results={self.results}", *words],
-                env={**os.environ, **shared, **environment},
-                cwd=self.folder,
-                stdout=to_out,
-                stderr=to_err,
-                start_new_session=True,
-            )
-        self.commands.append(Command(process, out, err))
-        return self.commands[-1]
+    def start(self) -> Command:
+        """Start the sweep in two processes of the command."""
+        return self._start(*IN_TWO_PROCESSES)
 
-    def finish(self, **environment: str) -> Ended:
-        """Start the sweep until it does not ask for more."""
+    def finish(self) -> "Ended":
+        """Start the sweep in one process until it does not ask for more."""
         for _ in range(3):
-            ended = self.start(**environment).end()
+            ended = self._start().end()
             if ended.code != os.EX_TEMPFAIL:
                 return ended
         raise AssertionError("the sweep asks to be started again and again")
+
+    def _start(self, *words: str) -> Command:
+        program = ("-m", "routerbench", "train", "-m", "--config-dir", HERE / "faulty")
+        shared = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FAULTY_FOLDER": str(self.folder)}
+        process = self.fork_server.start(
+            *program,
+            *WORDS,
+            f"runtime.results={self.results}",
+            *words,
+            env={**os.environ, **shared},
+            cwd=self.folder,
+        )
+        self.commands.append(Command(process))
+        return self.commands[-1]
 
     def hold(self) -> None:
         """From now on every run waits in its midst."""
@@ -113,12 +101,12 @@ class Trial:
         return waiting()
 
     def processes(self) -> list[int]:
-        """Of the sweeps that this test has started, whoever started them."""
-        mark = f"FAULTY_FOLDER={self.folder}".encode()
+        """Of the sweeps that this test has started, each of which is a session, whoever started them."""
+        sessions = {command.process.pid for command in self.commands}
         found: list[int] = []
         for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it has ended, or is another user's
-                if mark in (process / "environ").read_bytes().split(b"\0"):
+            with suppress(OSError):  # it has ended
+                if os.getsid(int(process.name)) in sessions:
                     found.append(int(process.name))
         return found
 
@@ -141,9 +129,9 @@ def wait_for(state: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def prepared(folder: Path) -> Iterator[Trial]:
+def prepared(folder: Path, fork_server: ForkServer) -> Iterator[Trial]:
     """A sweep that nobody has started; what is left of it in the end is killed."""
-    trial = Trial(folder / "shared", folder / "results")
+    trial = Trial(folder / "shared", folder / "results", fork_server)
     trial.folder.mkdir()
     trial.results.mkdir()
     try:
@@ -157,14 +145,16 @@ def prepared(folder: Path) -> Iterator[Trial]:
 
 
 @pytest.fixture
-def trial(tmp_path: Path) -> Iterator[Trial]:
+def trial(tmp_path: Path, fork_server: ForkServer) -> Iterator[Trial]:
     """A sweep that nobody has started."""
-    with prepared(tmp_path) as trial:
+    with prepared(tmp_path, fork_server) as trial:
         yield trial
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Trial, Ended]]:
-    """A sweep that was left alone."""
-    with prepared(tmp_path_factory.mktemp("undisturbed")) as trial:
-        yield trial, trial.start().end()
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer
+) -> Iterator[tuple[Trial, Ended]]:
+    """A sweep in one process that was left alone."""
+    with prepared(tmp_path_factory.mktemp("undisturbed"), fork_server) as trial:
+        yield trial, trial.finish()
