@@ -11,8 +11,8 @@ from torch import nn
 
 import routerbench.models  # noqa: F401  its backbones become known to timm
 from routerbench.checks import check_one_of, did_you_mean
-from routerbench.config import conf_dir
-from routerbench.moe.experts import Experts, check_options
+from routerbench.config import check_experts, conf_dir
+from routerbench.moe.experts import Experts
 from routerbench.moe.router import Router
 from routerbench.moe.surgery import Placement, input_size, mlp_blocks, place, replace_mlps, take_shape
 from routerbench.schema import register_schema
@@ -80,7 +80,7 @@ def sparsify(
     settings of experts see `Experts.from_dense`. `extra_skip` puts a skip around the depthwise convolution of
     each chosen block of a ConvNeXt. Raises ValueError for what is unknown or impossible.
     """
-    check_options(expert_init, expert_mlp_ratio, expert_dropout)
+    check_experts(expert_init, expert_mlp_ratio, expert_dropout)
     make_router = partial(build_router, router, num_experts=num_experts, **settings)
     make_router(width=1)  # its settings are refused even where no block is chosen
     indices = place(list(mlp_blocks(model)), placement)

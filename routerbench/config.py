@@ -8,6 +8,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from routerbench.checks import check_count, check_flag, check_not_negative, check_one_of, check_positive
 
+PLACEMENTS = ("last_2", "every_2", "last_half", "stage", "none")
+EXPERT_INITS = ("shared", "independent", "upcycle")
+LOSSES = ("softmax", "sigmoid", "sigmoid_mean")
+CHOICES = {
+    "precision": ("fp32", "bf16", "fp16"),
+    "model.resize": ("bicubic", "zoom"),
+    "runtime.backend": ("auto", "bmm", "loop", "grouped", "one_hot"),
+    "runtime.wandb": ("offline", "online", "disabled"),
+}
 MAX_SEED = 2**31 - 1  # numpy takes 32 bits, and an offset is added
 NOT_NEGATIVE = (
     "seed",
@@ -48,8 +57,8 @@ def check(config: DictConfig, num_processes: int | None = None) -> None:
 
     With a number of processes also a layout that is for another.
     """
-    check_one_of("precision", config.precision, ("fp32", "bf16", "fp16"))
-    check_one_of("runtime.wandb", config.runtime.wandb, ("offline", "online", "disabled"))
+    for key, names in CHOICES.items():
+        check_one_of(key, OmegaConf.select(config, key), names)
     if config.runtime.retry is not None:
         check_one_of("runtime.retry", config.runtime.retry, ("failed", "diverged", "oom", "all"))
     _check_ranges(config)
@@ -57,6 +66,14 @@ def check(config: DictConfig, num_processes: int | None = None) -> None:
         raise ValueError("router.name=dense is not what this router is: say router=dense")
     if not isinstance(config.placement, str | ListConfig):
         raise ValueError(f"placement={config.placement} is neither a name nor a list of blocks")
+    if isinstance(config.placement, str):  # of a dense run too, which does not look at it
+        check_one_of("placement", config.placement, PLACEMENTS)
+    if config.expert_init is not None or not is_dense(config):  # a dense run may say null
+        check_experts(expert_init_of(config), config.expert_mlp_ratio, config.expert_dropout)
+    check_loss(config.loss.name, config.loss.label_smoothing, config.loss.target_threshold)
+    _check_weights(config)
+    if not config.runtime.results:  # the folder in which the command happens to run
+        raise ValueError("runtime.results= is empty: give a folder, such as results")
     if config.data.path is not None and "path" not in config.data.source:
         raise ValueError(
             f"data.path={config.data.path} means nothing to data={config.data.name}: leave it out"
@@ -76,6 +93,39 @@ def check(config: DictConfig, num_processes: int | None = None) -> None:
         )
 
 
+def check_experts(init: object, mlp_ratio: float | None, dropout: float | None) -> None:
+    """Raise ValueError for a setting of the experts that is out of range, whatever the MLP is."""
+    check_one_of("expert_init", init, EXPERT_INITS)
+    if mlp_ratio is not None:
+        check_positive("expert_mlp_ratio", mlp_ratio)
+    if dropout is not None:
+        check_not_negative("expert_dropout", dropout)
+        if dropout >= 1:
+            raise ValueError(f"expert_dropout={dropout} must be a number below 1")
+
+
+def check_loss(name: str, label_smoothing: float, target_threshold: float | None) -> None:
+    """Raise ValueError for a loss of the task that is unknown or impossible."""
+    check_one_of("loss.name", name, LOSSES)
+    check_not_negative("loss.label_smoothing", label_smoothing)
+    if label_smoothing >= 1:
+        raise ValueError(f"loss.label_smoothing={label_smoothing} must be a number below 1")
+    if target_threshold is None:
+        return
+    check_not_negative("loss.target_threshold", target_threshold)
+    if name == "softmax" or label_smoothing:
+        raise ValueError(
+            f"loss.target_threshold={target_threshold} goes with neither loss.name=softmax nor label "
+            f"smoothing: say null, or change loss.name={name} and loss.label_smoothing={label_smoothing}"
+        )
+
+
+def expert_init_of(config: DictConfig) -> Any:
+    """How experts start, which is no matter where those of an MoE run are to take their place."""
+    taken = config.expert_init is None and config.model.weights is not None
+    return "shared" if taken else config.expert_init
+
+
 def can_part(config: DictConfig, num_parts: int) -> bool:
     """Whether a batch has so many equal parts, of whole routing groups and of pairs to be mixed."""
     group = config.group if isinstance(config.group, int) and not is_dense(config) else 1
@@ -85,6 +135,18 @@ def can_part(config: DictConfig, num_parts: int) -> bool:
 def mixes(config: DictConfig) -> bool:
     """Whether the images of a batch are mixed."""
     return bool(config.mix.mixup_alpha or config.mix.cutmix_alpha)
+
+
+def _check_weights(config: DictConfig) -> None:
+    if config.model.new_head and config.model.weights is None:
+        raise ValueError(
+            "model.new_head=true means nothing without model.weights, for every head is new then"
+        )
+    if config.model.resize != "bicubic" and config.model.weights == "pretrained":
+        raise ValueError(
+            f"model.resize={config.model.resize} is not for model.weights=pretrained, which timm resizes: "
+            "take bicubic"
+        )
 
 
 def _check_parts(config: DictConfig) -> None:

@@ -19,9 +19,9 @@ from routerbench.device import PRECISIONS, choose_device
 from routerbench.evaluate import Batch
 from routerbench.moe.surgery import images_routed_together, take_shape
 from routerbench.parts import TestSet, build_model, load_test, put_moe_layers
-from routerbench.run_files import checked_weights, read_done, read_known, refusing
+from routerbench.run_files import read_done, read_known, refusing
 from routerbench.untrusted import complete_source, read_config
-from routerbench.weights import Weights, head_prefixes, misfit, ranked_kind
+from routerbench.weights import Weights, checked_weights, head_prefixes, misfit, ranked_kind
 
 # Whatever a configuration says, no other file is opened and nothing fetched.
 LOADS_NOTHING = {"pretrained": False, "checkpoint_path": ""}

@@ -10,7 +10,6 @@ from omegaconf.errors import ConfigAttributeError
 
 from routerbench.identity import group_id
 from routerbench.records import SCHEMA, is_of, own_record, read_record
-from routerbench.weights import FILES, Weights, ranked_kind, read_weights, sha256_of
 
 MOST_BYTES = {"config.yaml": 2**17, "record.json": 2**27}  # far above those of any run
 
@@ -96,21 +95,6 @@ def read_done(folder: Path, config: DictConfig) -> dict[str, Any]:
     if OmegaConf.to_container(config) != record["config"]:
         raise ValueError(f"path={folder} has a config.yaml that is not that of its record: bring it back")
     return record
-
-
-def checked_weights(folder: Path, record: dict[str, Any] | None, choice: str | None) -> Weights:
-    """The weights of a run; raises ValueError for others than those of the record, where it says which."""
-    kind = ranked_kind(folder, choice)
-    file, other = folder / FILES[kind], next(name for name in FILES if name != kind)
-    if choice is not None and not file.is_file() and (folder / FILES[other]).is_file():
-        raise ValueError(f"weights={kind} is not what the run in {folder} left: take weights={other}")
-    sums = (record or {}).get("provenance", {}).get("weights_sha256", {})
-    if kind in sums and file.is_file() and sha256_of(file) != sums[kind]:
-        raise ValueError(
-            f"path={folder} has a {file.name} that is not the one that was written there (its checksum is "
-            "another): bring it back, or train the run again"
-        )
-    return read_weights(folder, setting="path", choice=kind)
 
 
 def _configuration(folder: Path) -> str:

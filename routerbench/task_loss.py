@@ -6,10 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from routerbench.checks import check_not_negative, check_one_of
+from routerbench.config import check_loss
 from routerbench.step import TaskLoss
-
-LOSSES = ("softmax", "sigmoid", "sigmoid_mean")
 
 
 def make_task_loss(name: str, *, label_smoothing: float, target_threshold: float | None) -> TaskLoss:
@@ -19,20 +17,11 @@ def make_task_loss(name: str, *, label_smoothing: float, target_threshold: float
     `sigmoid_mean`: averaged over them (timm, DeiT III). Label smoothing gives every class an even share of
     `label_smoothing`, whatever the targets; sigmoid targets above `target_threshold` count as 1, others as 0.
     """
-    check_one_of("loss.name", name, LOSSES)
-    check_not_negative("loss.label_smoothing", label_smoothing)
-    if label_smoothing >= 1:
-        raise ValueError(f"loss.label_smoothing={label_smoothing} must be a number below 1")
+    check_loss(name, label_smoothing, target_threshold)
     if target_threshold is None:
         if name == "softmax":
             return partial(F.cross_entropy, label_smoothing=label_smoothing)
         return partial(sigmoid_loss, label_smoothing=label_smoothing, mean=name == "sigmoid_mean")
-    check_not_negative("loss.target_threshold", target_threshold)
-    if name == "softmax" or label_smoothing:
-        raise ValueError(
-            f"loss.target_threshold={target_threshold} goes with neither loss.name=softmax nor label "
-            f"smoothing: say null, or change loss.name={name} and loss.label_smoothing={label_smoothing}"
-        )
     return partial(sigmoid_loss, target_threshold=target_threshold, mean=name == "sigmoid_mean")
 
 

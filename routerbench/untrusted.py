@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from routerbench.config import is_dense
-from routerbench.data.sources import Source
 from routerbench.identity import LATER
 from routerbench.run_files import has_file
 
@@ -56,6 +55,8 @@ def complete_source(folder: Path, source: Any, data_path: str | None = None) -> 
     the hub would have to send a data set of the configuration's choice, and where it is not a function that
     makes a data set, of this package or of a module that is imported already, with plain settings.
     """
+    from routerbench.data.sources import Source  # and torch, for which a refusal of the rest need not wait
+
     target = str(source.get("_target_")) if isinstance(source, DictConfig) else "None"
     function = _source_function(target)
     if not callable(function) or get_type_hints(function).get("return") is not Source:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +16,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from routerbench.checks import check_one_of
+from routerbench.data.folders import check_weights
 from routerbench.parallel import whole_weights
 from routerbench.ranks import rank
 from routerbench.records import ranked_weights, read_record, replaced
@@ -26,7 +28,6 @@ RESIZE = {
     "bicubic": {},  # timm's own way
     "zoom": {"interpolation": "bilinear", "antialias": False, "align_corners": True},
 }
-SUFFIXES = (".safetensors", ".pth", ".pt")
 
 Weights = dict[str, Tensor]
 
@@ -54,6 +55,21 @@ def read_weights(path: Path, *, setting: str = "model.weights", choice: str | No
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{setting}={path} holds no weights by name: give the state_dict of a model")
     return weights
+
+
+def checked_weights(folder: Path, record: dict[str, Any] | None, choice: str | None) -> Weights:
+    """The weights of a run; raises ValueError for others than those of the record, where it says which."""
+    kind = ranked_kind(folder, choice)
+    file, other = folder / FILES[kind], next(name for name in FILES if name != kind)
+    if choice is not None and not file.is_file() and (folder / FILES[other]).is_file():
+        raise ValueError(f"weights={kind} is not what the run in {folder} left: take weights={other}")
+    sums = (record or {}).get("provenance", {}).get("weights_sha256", {})
+    if kind in sums and file.is_file() and sha256_of(file) != sums[kind]:
+        raise ValueError(
+            f"path={folder} has a {file.name} that is not the one that was written there (its checksum is "
+            "another): bring it back, or train the run again"
+        )
+    return read_weights(folder, setting="path", choice=kind)
 
 
 def ranked_kind(folder: Path, choice: str | None = None) -> str:
@@ -168,13 +184,7 @@ def _file(path: Path, setting: str, choice: str | None) -> Path:
         if not file.is_file():
             raise ValueError(f"{setting}={path} has no {file.name}: give the folder of a finished run")
         return file
-    if not path.is_file():
-        raise ValueError(
-            f"{setting}={path} does not exist: give pretrained, a file ({' '.join(SUFFIXES)}) or the "
-            "folder of a run"
-        )
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{setting}={path} is no file of weights: give one of {' '.join(SUFFIXES)}")
+    check_weights(path, setting)
     return path
 
 

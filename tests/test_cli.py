@@ -113,7 +113,7 @@ REFUSED = [
     (["expert_dropout=1"], "expert_dropout=1.0 must be a number below 1"),
     (["expert_dropout=-0.5"], "expert_dropout=-0.5 must be a number of at least 0"),
     (
-        ["expert_init=upcycle", "expert_mlp_ratio=2", "model.weights=a.pth"],
+        ["expert_init=upcycle", "expert_mlp_ratio=2", "model.weights=pretrained"],
         "expert_mlp_ratio=2.0 gives 128 hidden features, and expert_init=upcycle needs the 256 of the dense "
         "MLP: leave it out",
     ),
@@ -413,4 +413,46 @@ def test_the_composed_configuration_can_be_looked_at(tmp_path: Path, fork_server
     done = fork_server.routerbench("train", "router=soft", "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0
     assert "_target_: routerbench.routers.soft.Soft" in done.stdout
+    assert files(tmp_path) == []
+
+
+AT_ONCE = [
+    "train router=expert_choise",
+    "train runtime.devise=cpu",
+    "train placement=last_3",
+    "train expert_init=shard",
+    "train runtime.backend=fast",
+    "train loss.name=soft",
+    "train group=7",
+    "train data=folder data.path=nowhere",
+    "train data=cifar10",
+    "train data=wds data.path=nowhere",
+    "train model.weights=nowhere.pth expert_init=upcycle",
+    "train +eval=imagenet_v2",
+    "train runtime.results=/dev/null/results",
+    "train -m seed=0,1 data=fashion_mnist data.path=nowhere",
+    "plan +sweep=nothing",
+    "status --results nowhere",
+    "report --results nowhere",
+    "eval nowhere",
+    "inspect nowhere",
+    "sync --results nowhere",
+]
+
+
+def test_what_is_wrong_with_words_and_paths_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    program = """
+import sys
+from routerbench import cli
+for line in sys.argv[1:]:
+    sys.argv = ["routerbench", *line.split()]
+    try:
+        cli.main()
+    except SystemExit as refused:
+        assert refused.code == 2, line
+    assert not {"torch", "torchvision", "timm", "wandb"} & sys.modules.keys(), line
+"""
+    command = [sys.executable, "-c", program, *AT_ONCE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (0, len(AT_ONCE)), done.stderr
     assert files(tmp_path) == []

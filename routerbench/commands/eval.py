@@ -29,9 +29,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def run(arguments: argparse.Namespace) -> int:
     """Measure what is not in the records yet; 2 where any run was refused, whatever became of the others."""
     asked_for = options.checked(arguments)
+    refusals = be_ready(arguments, asked_for.folders)
+    if refusals and not arguments.json:
+        return max(map(refuse, refusals))
     from routerbench.evaluations.show import console_for
 
-    be_ready(arguments)
     console = console_for(arguments.json)
     results = list(_evaluated(arguments, asked_for, console))
     if arguments.json:

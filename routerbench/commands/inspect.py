@@ -63,9 +63,11 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Look at the routing of each run; 2 where one of them was refused."""
     asked = _asked(arguments)
+    refusals = be_ready(arguments, arguments.runs)
+    if refusals and not arguments.json:
+        return max(map(refuse, refusals))
     from routerbench.inspection.run import inspect_runs
 
-    be_ready(arguments)
     outcomes = [_told(one, arguments.json) for one in inspect_runs(arguments.runs, asked)]
     if arguments.json:
         print(json.dumps([_as_json(one) for one in outcomes], indent=1))

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from os.path import abspath
 from pathlib import Path
 
 
@@ -26,13 +27,35 @@ def add_opening(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def be_ready(arguments: argparse.Namespace) -> None:
-    """Take as many threads as the words say, and import the files that they name; raises ValueError."""
+def be_ready(arguments: argparse.Namespace, folders: Sequence[Path]) -> list[str]:
+    """Import the files that the words name, and take as many threads as they say.
+
+    Gives back why none of the folders can be opened, as soon as that is known, which is before torch is
+    imported; nothing where one of them may be. Raises ValueError.
+    """
+    _import_modules(arguments.modules)
+    refusals = [refusal for folder in folders if (refusal := _refusal(folder))]
+    if len(refusals) == len(folders):
+        return refusals
     import torch
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    _import_modules(arguments.modules)
+    return []
+
+
+def _refusal(folder: Path) -> str | None:
+    """Why the folder is not that of a finished run, by its configuration and its record."""
+    from routerbench.run_files import read_done, refusing
+    from routerbench.untrusted import read_config
+
+    folder = Path(abspath(folder))  # a record is that of its folder's name
+    try:
+        with refusing(folder):
+            read_done(folder, read_config(folder))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _import_modules(files: Sequence[Path]) -> None:

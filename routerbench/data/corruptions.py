@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from routerbench.data.extra import ExtraImages, ImageSets, NamedFolders, existing
+from routerbench.data.extra import ExtraImages, ImageSets, NamedFolders
+from routerbench.data.folders import evaluated_folder
 from routerbench.data.image_files import class_folders
 
 # Top-1 errors of AlexNet, means over severities 1 to 5, by which mCE is normalised. Source: the code of
@@ -46,7 +47,7 @@ class CorruptedFolders(ImageSets):
 
     def parts(self) -> dict[str, ExtraImages]:
         """The sets by `/<corruption>/<severity>`; raises ValueError for none, or one missing or empty."""
-        folder = existing(self.name, self.path)
+        folder = evaluated_folder(self.name, self.path)
         corruptions = self.corruptions or _names(folder)
         found: dict[str, ExtraImages] = {}
         for corruption in corruptions:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from routerbench.checks import check_one_of
+from routerbench.data.folders import evaluated_folder
 from routerbench.data.image_files import ImageFiles, PathFiles, class_folders, open_folder
 from routerbench.data.loaders import Loader
 
@@ -90,7 +91,7 @@ class ExtraImages(ImageSets, ABC):
     ) -> ExtraSet:
         """The set for a model of these classes; raises ValueError where it is not for them."""
         self.check_classes(class_names)
-        folder = existing(self.name, self.path)
+        folder = evaluated_folder(self.name, self.path)
         try:
             files, classes, right = self.read(folder, class_names)
         except ValueError as error:
@@ -190,13 +191,6 @@ class OwnFolders(ExtraImages):
             )
         files = open_folder(folder, {name: known[name] for name in found})
         return files, range(len(known)), torch.eye(len(known), dtype=torch.bool)
-
-
-def existing(name: str, path: str | None) -> Path:
-    """The folder of a set; raises ValueError where there is none."""
-    if path is None or not Path(path).expanduser().is_dir():
-        raise ValueError(f"eval.{name}.path={path or 'null'} is no folder: give that of its images")
-    return Path(path).expanduser()
 
 
 def imagenet_classes() -> tuple[str, ...]:

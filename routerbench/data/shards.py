@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from routerbench.data.class_maps import named
+from routerbench.data.folders import existing_folder
 from routerbench.data.image_files import EncodedFiles
-from routerbench.data.sources import Source, existing_folder
+from routerbench.data.sources import Source
 from routerbench.data.splits import Part
 
 
@@ -63,7 +64,7 @@ def wds(
 
     Raises ValueError where there are none of a split, or they do not hold images with labels.
     """
-    root = existing_folder(path, "wds", "the shards, such as train-000000.tar and validation-000000.tar")
+    root = existing_folder(path, "wds")
     name = Part.parse("data.train_split", train_split).name
     train, test = (open_split(root, split, label_key) for split in (name, test_split))
     return Source(train, test, named(class_map, (), [train.labels, test.labels]))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from routerbench.data.class_maps import in_order, read_class_map
+from routerbench.data.folders import existing_folder, named_folder, split_folders
 from routerbench.data.idx import read_images, read_labels
 from routerbench.data.image_files import ImageFiles, Selected, class_folders, open_folder
 from routerbench.data.splits import Part
@@ -106,9 +107,7 @@ def fashion_mnist(path: str | None) -> Source:
     Raises ValueError where the folder or one of the files is missing or is not in the idx format.
     Source: H. Xiao, K. Rasul, R. Vollgraf, arXiv:1708.07747.
     """
-    folder = existing_folder(
-        path, "fashion_mnist", "the four original files (train-images-idx3-ubyte.gz, ...)"
-    )
+    folder = existing_folder(path, "fashion_mnist")
     return Source(fashion_split(folder, "train"), fashion_split(folder, "t10k"), FASHION_MNIST_CLASSES)
 
 
@@ -129,12 +128,10 @@ def folder(path: str | None, train_split: str, test_split: str | None, class_map
     a class folder in each line) says which class folders are taken, as what labels; else it is all of them.
     Raises ValueError where a folder is missing, a class is empty or val/ has other classes than train/.
     """
-    root = existing_folder(path, "folder", "train/ and val/, each with one folder of images per class")
-    train_name = Part.parse("data.train_split", train_split).name
-    train = _folder_of(root, train_name)
+    root = existing_folder(path, "folder")
+    train, test = split_folders(root, Part.parse("data.train_split", train_split).name, test_split)
     labels = class_folders(train) if class_map is None else read_class_map(class_map, root)
     training = open_folder(train, labels)
-    test = _folder_of(root, test_split or _validation(root))
     differing = sorted(set(labels) ^ set(class_folders(test)))
     if differing and class_map is None:
         raise ValueError(
@@ -160,8 +157,7 @@ def fashion_split(folder: Path, part: str) -> Arrays:
 
 def cifar(dataset: Callable[..., CIFAR10], name: str, path: str | None, download: bool) -> Source:
     """Both parts of a CIFAR in memory, after torchvision has checked the files."""
-    contents = f"{name}'s files as torchvision lays them out (data.download=true fetches them)"
-    root = named_folder(path, name, contents) if download else existing_folder(path, name, contents)
+    root = (named_folder if download else existing_folder)(path, name)
     try:
         parts = [dataset(root, train=train, download=download) for train in (True, False)]
     except RuntimeError as error:
@@ -175,40 +171,6 @@ def cifar(dataset: Callable[..., CIFAR10], name: str, path: str | None, download
         for part in parts
     )
     return Source(train, test, tuple(parts[0].classes))
-
-
-def _folder_of(root: Path, part: str) -> Path:
-    folder = root / part
-    if not folder.is_dir():
-        raise ValueError(
-            f"data.path={str(root)!r} has no folder {part}/: give one that holds train/ and val/"
-        )
-    return folder
-
-
-def _validation(root: Path) -> str:
-    """The name of the folder of the test set; raises ValueError where it could be either of two."""
-    found = [name for name in ("val", "validation") if (root / name).is_dir()]
-    if len(found) > 1:
-        raise ValueError(
-            f"data.test_split=null: {str(root)!r} has both val/ and validation/: give one of them"
-        )
-    return found[0] if found else "val"
-
-
-def existing_folder(path: str | None, name: str, contents: str) -> Path:
-    """The folder of `data.path`; raises ValueError, naming what it must hold, where there is none."""
-    folder = named_folder(path, name, contents)
-    if not folder.is_dir():
-        raise ValueError(f"data.path={path!r} is not a folder: data={name} needs one that holds {contents}")
-    return folder
-
-
-def named_folder(path: str | None, name: str, contents: str) -> Path:
-    """`data.path` as a Path; raises ValueError, naming what the folder must hold, where it is null."""
-    if path is None:
-        raise ValueError(f"data.path=null: data={name} needs the folder that holds {contents}")
-    return Path(path).expanduser()
 
 
 def split(

@@ -10,8 +10,9 @@ from PIL import Image
 from torchvision import datasets
 
 from routerbench.checks import check_one_of
+from routerbench.data.folders import existing_folder, named_folder
 from routerbench.data.image_files import DAMAGED, ImageFiles, unreadable
-from routerbench.data.sources import Arrays, Dataset, Source, existing_folder, named_folder, three_channels
+from routerbench.data.sources import Arrays, Dataset, Source, three_channels
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,7 @@ def torchvision(path: str | None, dataset: str | None, download: bool) -> Source
     """One of `KNOWN`, fetched if `download`; raises ValueError for another, or where it is not found."""
     check_one_of("data.dataset", dataset, tuple(KNOWN))
     assert dataset is not None
-    contents = f"{dataset} as torchvision lays it out (data.download=true fetches it)"
-    root = (named_folder if download else existing_folder)(path, "torchvision", contents)
+    root = (named_folder if download else existing_folder)(path, "torchvision")
     known = KNOWN[dataset]
     fetch = {"download": True} if download else {}  # not every set takes it
     try:

@@ -10,10 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from routerbench.checks import check_count, check_not_negative, check_one_of, check_positive
+from routerbench.checks import check_count
+from routerbench.config import check_experts
 from routerbench.moe.dense_mlp import DenseMlp, read_mlp
-
-EXPERT_INITS = ("shared", "independent", "upcycle")
 
 
 class Experts(nn.Module):
@@ -96,7 +95,7 @@ class Experts(nn.Module):
         experts, for tensors of another shape: `expert_mlp_ratio` is the hidden width over the width.
         Raises ValueError for an MLP that experts cannot replace, or a setting that is out of range.
         """
-        check_options(expert_init, expert_mlp_ratio, expert_dropout)
+        check_experts(expert_init, expert_mlp_ratio, expert_dropout)
         dense = read_mlp(mlp)
         hidden = _hidden(dense, expert_init, expert_mlp_ratio)
         experts = cls(
@@ -114,17 +113,6 @@ class Experts(nn.Module):
                 parameter = experts.get_parameter(name)
                 parameter.copy_(_start(values, parameter.shape, expert_init))
         return experts
-
-
-def check_options(init: object, mlp_ratio: float | None, dropout: float | None) -> None:
-    """Raise ValueError for a setting of the experts that is out of range, whatever the MLP is."""
-    check_one_of("expert_init", init, EXPERT_INITS)
-    if mlp_ratio is not None:
-        check_positive("expert_mlp_ratio", mlp_ratio)
-    if dropout is not None:
-        check_not_negative("expert_dropout", dropout)
-        if dropout >= 1:
-            raise ValueError(f"expert_dropout={dropout} must be a number below 1")
 
 
 def _affine(

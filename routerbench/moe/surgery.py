@@ -9,14 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from routerbench.checks import check_one_of
+from routerbench.config import PLACEMENTS
 from routerbench.moe.dense_mlp import read_mlp, why_not
 from routerbench.moe.experts import Experts
 from routerbench.moe.layer import ChannelsFirst, MoE, Skip
 from routerbench.moe.router import Router
 
 Placement = str | Sequence[int]
-
-PLACEMENTS = ("last_2", "every_2", "last_half", "stage", "none")
 
 
 def mlp_blocks(model: nn.Module) -> dict[str, nn.Module]:

@@ -10,7 +10,7 @@ from timm.utils.random import random_seed
 from torch import nn
 
 from routerbench.build import build_backbone, configured_router
-from routerbench.config import is_dense
+from routerbench.config import expert_init_of, is_dense
 from routerbench.moe.experts import Experts
 from routerbench.moe.router import Router
 from routerbench.moe.surgery import mlp_blocks, place, replace_mlps, take_shape
@@ -108,12 +108,6 @@ def checkpoint_activations(model: nn.Module, name: str) -> None:
         raise ValueError(
             f"runtime.activation_checkpointing=true is not for model.name={name}: say false"
         ) from error
-
-
-def expert_init_of(config: DictConfig) -> Any:
-    """How experts start, which is no matter where those of an MoE run are to take their place."""
-    taken = config.expert_init is None and config.model.weights is not None
-    return "shared" if taken else config.expert_init
 
 
 def _pretrained(config: DictConfig, num_classes: int) -> Weights:

@@ -7,19 +7,16 @@ from omegaconf import DictConfig
 from timm.layers import to_2tuple
 from torch import nn
 
-from routerbench.checks import check_one_of
 from routerbench.config import check, is_dense
 from routerbench.device import choose_device
 from routerbench.fewshot import check_features
-from routerbench.moe.backends import BACKENDS, why_not
-from routerbench.moe.experts import check_options
-from routerbench.moe.surgery import PLACEMENTS, mlp_blocks, moe_layers, take_shape
+from routerbench.moe.backends import why_not
+from routerbench.moe.surgery import mlp_blocks, moe_layers, take_shape
 from routerbench.parallel import why_not as why_not_parallel
 from routerbench.parts.data import made
-from routerbench.parts.model import build_model, checkpoint_activations, expert_init_of, put_moe_layers
-from routerbench.parts.recipe import optimizer_and_scheduler, task_loss
+from routerbench.parts.model import build_model, checkpoint_activations, put_moe_layers
+from routerbench.parts.recipe import optimizer_and_scheduler
 from routerbench.ranks import num_ranks
-from routerbench.weights import RESIZE
 
 # Of an epoch, before the data say how many.
 MANY_STEPS = 1_000_000
@@ -28,17 +25,8 @@ MANY_STEPS = 1_000_000
 def verify(config: DictConfig) -> None:
     """Refuse what cannot run, on a model without weights; raises ValueError in one line."""
     check(config)
-    if config.expert_init is not None or not is_dense(config):  # a dense run may say null
-        check_options(expert_init_of(config), config.expert_mlp_ratio, config.expert_dropout)
-    _check_start(config)
-    if isinstance(config.placement, str):  # of a dense run too, which does not look at it
-        check_one_of("placement", config.placement, PLACEMENTS)
-    if not config.runtime.results:  # the folder in which the command happens to run
-        raise ValueError("runtime.results= is empty: give a folder, such as results")
     device = choose_device(config.runtime.device)
-    check_one_of("runtime.backend", config.runtime.backend, ("auto", *BACKENDS))
     made("augment", config.augment)
-    task_loss(config)
     with torch.device("meta"):
         backbone = build_model(config, num_classes=2)
     problem = why_not_parallel(backbone)
@@ -63,19 +51,6 @@ def verify(config: DictConfig) -> None:
         problem = why_not(config.runtime.backend, layer.experts, device)
         if problem:
             raise ValueError(f"runtime.backend={config.runtime.backend} {problem}: take auto or bmm")
-
-
-def _check_start(config: DictConfig) -> None:
-    check_one_of("model.resize", config.model.resize, tuple(RESIZE))
-    if config.model.new_head and config.model.weights is None:
-        raise ValueError(
-            "model.new_head=true means nothing without model.weights, for every head is new then"
-        )
-    if config.model.resize != "bicubic" and config.model.weights == "pretrained":
-        raise ValueError(
-            f"model.resize={config.model.resize} is not for model.weights=pretrained, which timm resizes: "
-            "take bicubic"
-        )
 
 
 def _check_images_fit(model: nn.Module, name: str, image_size: int) -> None:

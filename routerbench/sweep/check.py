@@ -7,6 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from routerbench.compose import Cell, Sweep
+from routerbench.data import folders
+from routerbench.identity import data_id, group_id
 from routerbench.sweep.torchrun import num_processes, under_torchrun
 
 
@@ -23,8 +25,8 @@ def check_settings(sweep: Sweep, cells: Sequence[Cell]) -> None:
 def check_parts(sweep: Sweep, cells: Sequence[Cell]) -> None:
     """Raise ValueError, which names the cell, for what this machine, the data or the weights do not allow."""
     from routerbench import parts
-    from routerbench.identity import data_id, group_id
 
+    check_paths(sweep, cells)
     for cell in _first_of_each(cells, lambda cell: group_id(cell.settings)):
         with _named(sweep, cell):
             parts.verify(cell.config)
@@ -43,12 +45,18 @@ def check_parts(sweep: Sweep, cells: Sequence[Cell]) -> None:
                 parts.load_weights(cell.config, data.num_classes)
 
 
-def check_results(cells: Sequence[Cell]) -> None:
-    """Raise ValueError for a folder of results that cannot be written."""
+def check_paths(sweep: Sweep, cells: Sequence[Cell]) -> None:
+    """Raise ValueError for what cells read and is not there, and for results that cannot be written.
+
+    Without torch, so that it is said at once.
+    """
+    for cell in _first_of_each(cells, lambda cell: group_id(cell.settings)):
+        with _named(sweep, cell):
+            folders.check_paths(cell.config)
     for results in {str(cell.config.runtime.results) for cell in cells}:
+        there = next(folder for folder in (Path(results), *Path(results).parents) if folder.exists())
         try:
-            Path(results).mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=results).close()
+            TemporaryFile(dir=there).close()
         except OSError as error:
             raise ValueError(f"runtime.results={results} cannot be written: {error.strerror}") from error
 

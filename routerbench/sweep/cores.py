@@ -1,11 +1,10 @@
 """How the processes of a launcher share the cores."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from routerbench.compose import Cell
-from routerbench.sweep.launchers import JOBLIB
+from routerbench.sweep.launchers import JOBLIB, num_cores
 from routerbench.sweep.torchrun import num_processes
 
 
@@ -13,7 +12,7 @@ def jobs_at_once(launcher: Any) -> int:
     """How many cells are trained at a time on the cores of this machine."""
     if not launcher._target_.startswith(JOBLIB):
         return 1
-    return launcher.n_jobs if launcher.n_jobs >= 0 else max(_num_cores() + 1 + launcher.n_jobs, 1)
+    return launcher.n_jobs if launcher.n_jobs >= 0 else max(num_cores() + 1 + launcher.n_jobs, 1)
 
 
 def check_cores(launcher: Any, cells: Sequence[Cell]) -> None:
@@ -27,7 +26,7 @@ def check_cores(launcher: Any, cells: Sequence[Cell]) -> None:
         raise ValueError(
             "hydra.launcher.n_jobs=0 starts nothing: give a number of processes, or -1: one a core"
         )
-    cores, jobs = _num_cores(), jobs_at_once(launcher)
+    cores, jobs = num_cores(), jobs_at_once(launcher)
     for cell in cells:
         threads, ranks = cell.config.runtime.threads or 1, num_processes(cell.config)
         if jobs * threads * ranks > cores:
@@ -36,7 +35,3 @@ def check_cores(launcher: Any, cells: Sequence[Cell]) -> None:
                 f"hydra.launcher.n_jobs={launcher.n_jobs} with runtime.threads={threads}{of_many} is "
                 f"{jobs * threads * ranks} threads at once for {cores} cores: give less of one of them"
             )
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

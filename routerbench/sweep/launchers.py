@@ -1,7 +1,10 @@
 """Hydra's launchers: those that are extras of this package, and where their jobs are."""
 
+import multiprocessing
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
+from multiprocessing import forkserver
 from typing import Any
 
 from routerbench.sweep.torchrun import under_torchrun
@@ -41,6 +44,26 @@ def check_launcher(hydra: Any) -> None:
 def ends_with_the_command(hydra: Any) -> bool:
     """Whether jobs are this command's own; those of a queue go on without it."""
     return hydra.launcher._target_.startswith((BASIC, JOBLIB))
+
+
+def import_once(hydra: Any, jobs: int) -> None:
+    """Have joblib's workers be copies of one process that has imported what a run needs.
+
+    It starts beside the command, with its environment, in which each has its share of the cores.
+    """
+    if not hydra.launcher._target_.startswith(JOBLIB):
+        return
+    from joblib.externals.loky.backend.context import set_start_method
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(num_cores() // jobs, 1)))
+    multiprocessing.set_forkserver_preload(["routerbench.experiment", "torch._dynamo"])
+    forkserver.ensure_running()
+    set_start_method("forkserver", force=True)
+
+
+def num_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_there(plugin: str) -> bool:

@@ -12,12 +12,12 @@ from routerbench.compose import Cell, Sweep
 from routerbench.ledger.ledger import Standing
 from routerbench.refusal import say
 from routerbench.signals import EXIT_CODE, RequeueError
-from routerbench.sweep.check import check_parts, check_results, check_settings
+from routerbench.sweep.check import check_parts, check_paths, check_settings
 from routerbench.sweep.choose import choose
 from routerbench.sweep.cores import check_cores, jobs_at_once
 from routerbench.sweep.job import Job
 from routerbench.sweep.launch import Ended, ended_in_order, launch
-from routerbench.sweep.launchers import check_launcher, ends_with_the_command
+from routerbench.sweep.launchers import check_launcher, ends_with_the_command, import_once
 from routerbench.sweep.named import counts_line, exit_code, run_line
 from routerbench.sweep.outcome import left_of, standings
 from routerbench.sweep.stop import stop_of_the_outer_command, stop_of_this_command
@@ -60,6 +60,9 @@ def _run(sweep: Sweep, job: Job) -> int:
     check_cores(sweep.hydra.hydra.launcher, left)
     if not left and not under_torchrun():
         return _report(sweep.cells, found)
+    if not under_torchrun():  # whose ranks say together what one of them has not
+        check_paths(sweep, left)
+    import_once(sweep.hydra.hydra, job.at_once)
     from routerbench.ranks import agreed, checked_by_all, joined
 
     runtime = sweep.cells[0].config.runtime
@@ -67,7 +70,6 @@ def _run(sweep: Sweep, job: Job) -> int:
         names = agreed(lambda: {cell.run_id for cell in left})
         left = [cell for cell in sweep.cells if cell.run_id in names]
         checked_by_all(lambda: check_parts(sweep, left))
-        checked_by_all(lambda: check_results(left))
         each_could_be = _launched(sweep, left, job)
         code = agreed(lambda: _report(sweep.cells, standings(sweep.cells)))
         return code if each_could_be else 1
@@ -85,6 +87,7 @@ def _launched(sweep: Sweep, cells: Sequence[Cell], job: Job) -> bool:
 
 def _chosen(sweep: Sweep, overrides: list[str], job: Job) -> bool:
     """Whether each cell that was chosen could be run; what goes wrong in the sweeper itself is said."""
+    import_once(sweep.hydra.hydra, job.at_once)
     try:
         return choose(sweep, overrides, job)
     except Exception as error:

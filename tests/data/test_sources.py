@@ -335,7 +335,8 @@ def test_folder_without_val(image_root: Path) -> None:
 
 
 def test_folder_without_classes(tmp_path: Path) -> None:
-    (tmp_path / "train").mkdir()
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
     text = f"{tmp_path / 'train'} has no class folders: it needs one folder of images per class"
     with pytest.raises(ValueError, match=exactly(text)):
         sources.folder(str(tmp_path), **FOLDER)
