@@ -54,8 +54,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("changed_since"):
-        config.pluginmanager.register(Changed(config.getoption("changed_since")))
+    since = config.getoption("changed_since")
+    if since is not None:
+        config.pluginmanager.register(Changed(since))
     # beartype warns of the type hints that OmegaConf's classes inherit.
     ignored = "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
     config.addinivalue_line("filterwarnings", ignored)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +49,7 @@ class Costs:
     """A plugin of pytest, and of each worker of xdist, which gives what it finds to the first process."""
 
     def __init__(self) -> None:
-        self.by_file: Counter[str] = Counter()
+        self.by_file: defaultdict[str, float] = defaultdict(float)
         self.of_workers = Seconds(0, 0)
         self.began, self.last = time.monotonic(), Seconds(0, 0)
 
@@ -77,7 +77,8 @@ class Costs:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         by_file, user, system = getattr(node, "workeroutput", {}).get("costs", ({}, 0, 0))
-        self.by_file.update(by_file)
+        for name, seconds in by_file.items():
+            self.by_file[name] += seconds
         self.of_workers += Seconds(user, system)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -89,5 +90,6 @@ class Costs:
         terminalreporter.section("costs")
         parts = f"user {total.user:.0f}, system {total.system:.0f}"
         terminalreporter.line(f"processor {total.both:.0f} s ({parts}), clock {wall:.0f} s")
-        for name, seconds in self.by_file.most_common(NUM_FILES):
+        dearest = sorted(self.by_file.items(), key=lambda item: -item[1])[:NUM_FILES]
+        for name, seconds in dearest:
             terminalreporter.line(f"{seconds:7.1f} s  {name}")

@@ -5,11 +5,12 @@ what tests speak to; run as a file, this is the process, which lives as long as 
 """
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
 import runpy
-import selectors
+import select
 import signal
 import socket
 import subprocess
@@ -37,6 +38,7 @@ IMPORTED = (
     "routerbench.report",
     "routerbench.sweep.run",
 )
+PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
 NUM_FILES = 4  # that travel with a request: stdin, stdout, stderr and the socket of the answer
 
 
@@ -127,35 +129,44 @@ class ForkServer:
 
 def serve(requests: socket.socket) -> Callable[[], None] | None:
     """Start programs until nobody asks any more; in a copy of this process it gives back its program."""
-    answers: dict[int, tuple[int, socket.socket]] = {}  # by a descriptor of the process
-    with selectors.DefaultSelector() as selector:
-        selector.register(requests, selectors.EVENT_READ)
+    answers: dict[int, socket.socket] = {}  # by process
+    ended, woken = socket.socketpair()
+    ended.setblocking(False)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a program leaves behind counts as its cost
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(ended.fileno())
+    with ended, woken:
         while True:
-            for key, _ in selector.select():
-                if key.fileobj is not requests:
-                    selector.unregister(key.fd)
-                    pid, answer = answers.pop(key.fd)
-                    os.close(key.fd)
-                    _, status = os.waitpid(pid, 0)
-                    with answer, contextlib.suppress(BrokenPipeError):  # nobody waits for it
-                        answer.send(str(os.waitstatus_to_exitcode(status)).encode())
-                    continue
+            readable, _, _ = select.select([requests, woken], [], [])
+            if woken in readable:
+                woken.recv(4096)
+                reap(answers)
+            if requests in readable:
                 message, files, _, _ = socket.recv_fds(requests, 2**20, NUM_FILES)
                 if not message:
-                    for pid, _ in answers.values():
-                        os.waitpid(pid, 0)
                     return None
                 pid = os.fork()
                 if pid == 0:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     return partial(become, json.loads(message), files)
-                *standard, to_test = files
+                *standard, answer = files
                 for descriptor in standard:
                     os.close(descriptor)
-                answer = socket.socket(fileno=to_test)
-                answer.send(str(pid).encode())
-                watched = os.pidfd_open(pid)
-                answers[watched] = (pid, answer)
-                selector.register(watched, selectors.EVENT_READ)
+                answers[pid] = socket.socket(fileno=answer)
+                answers[pid].send(str(pid).encode())
+
+
+def reap(answers: dict[int, socket.socket]) -> None:
+    """Say of each program that has ended how, and let go also what programs have left behind."""
+    with contextlib.suppress(ChildProcessError):  # there is none
+        while found := os.waitpid(-1, os.WNOHANG):
+            pid, status = found
+            if pid == 0:
+                return
+            if pid in answers:
+                with answers.pop(pid) as answer, contextlib.suppress(BrokenPipeError):  # nobody waits for it
+                    answer.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
 def become(request: dict[str, Any], files: list[int]) -> None:

@@ -1,7 +1,7 @@
 """What the ranks of some layouts find: curves of training, also from checkpoints, and evaluations.
 
-Arguments: where to write, and stages, each a number of ranks and layouts, which are `data,shard,expert` and
-may name the routers that they are for: `4:2,1,2;4,1,1/soft,uniform`.
+Arguments: where to write, how many steps, and stages, each a number of ranks and layouts, which are
+`data,shard,expert` and may name the routers that they are for: `4:2,1,2;4,1,1/soft,uniform`.
 """
 
 import json
@@ -32,7 +32,7 @@ from routerbench.train import Progress
 
 CPU = torch.device("cpu")
 FP32 = torch.autocast("cpu", enabled=False)
-NUM_STEPS, BATCH_SIZE, NUM_PARTS = 20, 16, 2
+BATCH_SIZE, NUM_PARTS = 16, 2
 NUM_FURTHER = 3  # steps from a checkpoint
 KEPT = ("soft", "sigmoid_bias")  # a parameter without axes, and buffers that change
 EVALUATED = ((7, 2), (2, 2), (9, 4))  # images, and those of a batch
@@ -42,19 +42,20 @@ Curve = list[list[float]]
 
 def main() -> None:
     """Write what the layouts find: a list of stages, by layout."""
-    file, *stages = sys.argv[1:]
+    file, num_steps, *stages = sys.argv[1:]
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        found = [found_by(Path(folder), *stage.split(":")) for stage in stages]
+        found = [found_by(Path(folder), int(num_steps), *stage.split(":")) for stage in stages]
     Path(file).write_text(json.dumps(found))
 
 
-def found_by(folder: Path, num_ranks: str, layouts: str) -> dict[str, Any]:
+def found_by(folder: Path, num_steps: int, num_ranks: str, layouts: str) -> dict[str, Any]:
     """What the ranks find of each layout, also from the checkpoints of the stages before."""
     os.environ |= {"WORLD_SIZE": num_ranks, "MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
     before = sorted((folder / "kept").glob("*/*"))
     # They start as copies of this process, which has imported all there is.
-    start_processes(as_rank, (folder, layouts.split(";"), before), int(num_ranks), start_method="fork")
+    words = (folder, num_steps, layouts.split(";"), before)
+    start_processes(as_rank, words, int(num_ranks), start_method="fork")
     return json.loads((folder / "found.json").read_text())
 
 
@@ -64,29 +65,30 @@ def free_port() -> str:
         return str(any_port.getsockname()[1])
 
 
-def as_rank(number: int, folder: Path, layouts: list[str], before: list[Path]) -> None:
+def as_rank(number: int, folder: Path, num_steps: int, layouts: list[str], before: list[Path]) -> None:
     """One of the processes of a stage."""
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number)}
     found = {}
     with joined(timeout_seconds=60, device="cpu"):
         for words in layouts:
             layout, _, routers = words.partition("/")
-            found[layout] = of_layout(folder / "kept", before, layout, routers)
+            found[layout] = of_layout(folder / "kept", num_steps, before, layout, routers)
         if rank() == 0:
             (folder / "found.json").write_text(json.dumps(found))
 
 
-def of_layout(folder: Path, before: list[Path], layout: str, routers: str) -> dict[str, Any]:
-    """What one layout finds."""
+def of_layout(folder: Path, num_steps: int, before: list[Path], layout: str, routers: str) -> dict[str, Any]:
+    """What one layout finds; a checkpoint is in the middle of the steps."""
+    middle = num_steps // 2
     sizes = [int(size) for size in layout.split(",")]
     curves = {}
     for name in routers.split(",") if routers else router_names():
         step = make_step(name, sizes)
         kept = checkpoints(step, folder / layout / name)
-        curves[name] = curve(step, 0, NUM_STEPS // 2)
+        curves[name] = curve(step, 0, middle)
         if name in KEPT:
-            kept.save(Progress(step=NUM_STEPS // 2))
-        curves[name] += [*curve(step, NUM_STEPS // 2, NUM_STEPS), averages(step)]
+            kept.save(Progress(step=middle))
+        curves[name] += [*curve(step, middle, num_steps), averages(step)]
     goes_on = {
         f"{path.parent.name} {path.name}": continued(path.name, sizes, path)
         for path in before

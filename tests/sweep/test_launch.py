@@ -97,7 +97,7 @@ def test_a_job_that_submitit_warns_is_put_back_and_goes_on(tmp_path: Path, fork_
 def test_a_cell_of_two_processes_is_a_torchrun_of_its_own(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert train.train(["-m", *TINY, "router=token_choice", "seed=1,", "parallel.data=2"]) == 0
+    assert train.train(["-m", *TINY, "router=token_choice", "seed=range(1)", "parallel.data=2"]) == 0
     shown = capfd.readouterr()
     assert shown.out.splitlines()[-1] == "1 done"
     assert any(line.endswith("  2 processes") for line in shown.out.splitlines())

@@ -9,8 +9,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from routerbench.data.corruptions import TOP1, corruption_means
-from routerbench.data.extra import ExtraImages, existing
+from routerbench.data.extra import ExtraImages
 from routerbench.data.fingerprint import Fingerprint, of_dataset, of_folder, of_several
+from routerbench.data.folders import evaluated_folder
 from routerbench.data.loaders import test_loader
 from routerbench.evaluate import predict
 from routerbench.evaluations.measurement import Asked, Measurement, Result, kept_results
@@ -42,7 +43,7 @@ def measurements(run: FinishedRun, asked: Asked) -> Iterator[Measurement]:
             raise ValueError(f"eval.{name} is no file of conf/eval: give +eval=<one of them>")
     for images in sets.values():
         images.check_classes(run.test.class_names)
-        existing(images.name, images.path)
+        evaluated_folder(images.name, images.path)
     yield from [_of_probe(run, config, name) for name in map(str, settings) if name in PROBES]
     yield from _of_sets(run, sets)
 
@@ -56,7 +57,7 @@ def _of_sets(run: FinishedRun, sets: dict[str, ExtraImages]) -> Iterator[Measure
 
     found: dict[str, Fingerprint] = {}
     for name, images in sets.items():
-        found[name] = of_folder(existing(images.name, images.path))
+        found[name] = of_folder(evaluated_folder(images.name, images.path))
         rests_on = {"settings": _settings(images), "images": found[name]}
         yield Measurement(name, partial(take, name), rests_on)
     for name in dict.fromkeys(name.split("/")[0] for name in sets if "/" in name):
