@@ -29,28 +29,30 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def run(arguments: argparse.Namespace) -> int:
     """Measure what is not in the records yet; 2 where any run was refused, whatever became of the others."""
     asked_for = options.checked(arguments)
+    from routerbench.evaluations.settings import eval_settings
+
+    settings = eval_settings(asked_for.settings)
     refusals = be_ready(arguments, asked_for.folders)
     if refusals and not arguments.json:
         return max(map(refuse, refusals))
     from routerbench.evaluations.show import console_for
 
     console = console_for(arguments.json)
-    results = list(_evaluated(arguments, asked_for, console))
+    results = list(_evaluated(arguments, asked_for, settings, console))
     if arguments.json:
         print(json.dumps({"runs": results}, indent=1))
     return 2 if any(result["refused"] for result in results) else 0
 
 
 def _evaluated(
-    arguments: argparse.Namespace, asked_for: options.Options, console: "Console"
+    arguments: argparse.Namespace, asked_for: options.Options, settings: Any, console: "Console"
 ) -> Iterator[dict[str, Any]]:
     """What became of each run, one after the other; at the end their tables."""
     from routerbench.evaluations.measurement import Asked
     from routerbench.evaluations.seeing.observed import FOLDER
-    from routerbench.evaluations.settings import eval_settings
     from routerbench.evaluations.show import print_count, print_tables
 
-    asked = Asked(**asked_for.asked, settings=eval_settings(asked_for.settings))
+    asked = Asked(**asked_for.asked, settings=settings)
     done = []
     for finished, others in _opened(arguments, asked_for):
         if isinstance(finished, dict):
