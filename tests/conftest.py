@@ -3,11 +3,12 @@
 import gc
 import json
 import os
+import pickle
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
     from selenium.webdriver import Chrome
 
     from routerbench.moe.experts import Experts
@@ -170,6 +172,23 @@ def golden() -> ReadGolden:
         return Golden(meta, dtype, arrays)
 
     return read
+
+
+@pytest.fixture(scope="session")
+def composed_once() -> "Callable[..., DictConfig]":
+    """A function of a folder of results and words to their configuration, which is composed once."""
+    from routerbench.compose import compose_sweep
+
+    @cache
+    def composed(*words: str) -> bytes:
+        return pickle.dumps(compose_sweep(words, None, multirun=False).configs[0])
+
+    def of_results(results: Path, *words: str) -> "DictConfig":
+        config = pickle.loads(composed(*words))
+        config.runtime.results = str(results)
+        return config
+
+    return of_results
 
 
 @pytest.fixture(scope="session")

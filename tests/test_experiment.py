@@ -71,11 +71,11 @@ def _threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def composed(tmp_path: Path) -> Compose:
+def composed(tmp_path: Path, composed_once: Compose) -> Compose:
     """A function from further words to a tiny configuration with its records in a folder of the test."""
 
-    def compose(*words: str) -> DictConfig:
-        return compose_sweep([*TINY, f"runtime.results={tmp_path}/results", *words], None, False).configs[0]
+    def compose(*words: str, results: str = "results") -> DictConfig:
+        return composed_once(tmp_path / results, *TINY, *words)
 
     return compose
 
@@ -203,13 +203,13 @@ def test_a_dense_run_has_no_routing(composed: Compose) -> None:
     assert not [name for name in record["metrics"] if "routing" in name]
 
 
-@pytest.mark.parametrize("router", ["token_choice", "random", "soft"])
+@pytest.mark.parametrize("router", ["token_choice", pytest.param("soft", marks=pytest.mark.slow), "random"])
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
     composed: Compose, tmp_path: Path, router: str
 ) -> None:
     words = [f"router={router}", "runtime.log_every_steps=1", "model.drop_path_rate=0.2"]
     first = composed(*words)
-    again = composed(*words, f"runtime.results={tmp_path}/again")
+    again = composed(*words, results="again")
     other = composed(*words, "seed=1")
     for config in (first, again, other):
         torch.randn(3)  # what was drawn before a run does not matter
@@ -274,8 +274,15 @@ def test_sigmoid_losses_train_and_are_that_of_the_test(composed: Compose, loss: 
     assert 0 < record_of(config)["metrics"]["test/loss"] < at_random
 
 
-@pytest.mark.parametrize("router", ["token_choice", "sigmoid_bias"])
-@pytest.mark.parametrize("model", ["vit", "convnext"])
+@pytest.mark.parametrize(
+    ("model", "router"),
+    [
+        ("vit", "sigmoid_bias"),
+        ("convnext", "token_choice"),
+        pytest.param("vit", "token_choice", marks=pytest.mark.slow),
+        pytest.param("convnext", "sigmoid_bias", marks=pytest.mark.slow),
+    ],
+)
 def test_checkpointed_activations_and_channels_last_train_the_same(
     composed: Compose, tmp_path: Path, model: str, router: str
 ) -> None:
@@ -286,7 +293,7 @@ def test_checkpointed_activations_and_channels_last_train_the_same(
         words += ["model=pocket_convnext", "placement=stage", "runtime.backend=bmm", *without, *size]
     switched = [f"runtime.{name}=true" for name in ("activation_checkpointing", "channels_last")]
     plain = composed(*words)
-    changed = composed(*words, *switched, f"runtime.results={tmp_path}/changed")
+    changed = composed(*words, *switched, results="changed")
     for config in (plain, changed):
         assert run(config)[0] == "done"
     losses = [
@@ -311,7 +318,7 @@ def test_an_interrupted_run_goes_on_with_its_average_and_its_mixing(
     words = ["router=token_choice", "ema.decay=0.9", "mix.mixup_alpha=0.2", "mix.cutmix_alpha=1"]
     words += ["runtime.checkpoint_every_steps=9", "optim.name=lamb", "optim.layer_decay=0.7", "epochs=2"]
     words += ["runtime.channels_last=true", "optim.accumulation_steps=2", "mix.off_epoch=1"]
-    whole, cut = composed(*words), composed(*words, f"runtime.results={tmp_path}/cut")
+    whole, cut = composed(*words), composed(*words, results="cut")
     assert run(whole)[0] == "done"
     take = TrainingStep.__call__
 

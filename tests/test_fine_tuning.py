@@ -19,7 +19,6 @@ from torch.testing import assert_close
 import routerbench as rb
 from routerbench import experiment, parts, records
 from routerbench.build import build_backbone, sparsify
-from routerbench.compose import compose_sweep
 from routerbench.identity import identity, run_id
 from routerbench.signals import Warned
 from routerbench.weights import check_fit, head_prefixes, with_new_head, with_positions_of, write_weights
@@ -147,16 +146,10 @@ Compose = Callable[..., DictConfig]
 
 
 @pytest.fixture
-def composed(tmp_path: Path) -> Compose:
+def composed(tmp_path: Path, composed_once: Compose) -> Compose:
     """A function from words to a tiny configuration with its records in a folder of the test."""
 
-    def compose(*words: str) -> DictConfig:
-        (config,) = compose_sweep(
-            [*WORDS, f"runtime.results={tmp_path}/results", *words], None, False
-        ).configs
-        return config
-
-    return compose
+    return partial(composed_once, tmp_path / "results", *WORDS)
 
 
 @pytest.fixture
@@ -182,8 +175,15 @@ def run(config: DictConfig) -> Path:
     return records.run_folder(Path(config.runtime.results), run_id(identity(config)))
 
 
-@pytest.mark.parametrize("name", OF_MODEL)
-@pytest.mark.parametrize("router", ["dense", "token_choice"])
+@pytest.mark.parametrize(
+    ("name", "router"),
+    [
+        ("pocket_vit", "token_choice"),
+        pytest.param("pocket_vit", "dense", marks=pytest.mark.slow),
+        pytest.param("pocket_convnext", "token_choice", marks=pytest.mark.slow),
+        pytest.param("pocket_convnext", "dense", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_is_fine_tuned_at_another_resolution_with_a_new_head_and_capacity(
     name: str, router: str, composed: Compose, three_classes: Path
 ) -> None:

@@ -8,6 +8,8 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ from PIL import Image
 from rich.console import Console
 
 from routerbench import experiment, measure, records
-from routerbench.compose import compose_sweep
 from routerbench.data.image_files import CorruptImageError
 from routerbench.identity import identity, run_id
 from routerbench.signals import RequeueError, Warned
@@ -81,10 +82,9 @@ Compose = Callable[..., DictConfig]
 
 
 @pytest.fixture
-def composed(images: Path, tmp_path: Path) -> Compose:
+def composed(images: Path, tmp_path: Path, composed_once: Compose) -> Compose:
     def compose(results: str, *words: str) -> DictConfig:
-        further = (f"data.path={images}", f"runtime.results={tmp_path / results}", "runtime.workers=0")
-        return compose_sweep([*WORDS, *further, *words], None, False).configs[0]
+        return composed_once(tmp_path / results, *WORDS, f"data.path={images}", "runtime.workers=0", *words)
 
     return compose
 
@@ -116,6 +116,25 @@ def outcome(config: DictConfig) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def undisturbed(
+    images: Path, tmp_path_factory: pytest.TempPathFactory, composed_once: Compose
+) -> Callable[..., dict[str, Any]]:
+    """A function of words to the outcome of a run that was never stopped."""
+
+    @cache
+    def of_whole(*words: str) -> dict[str, Any]:
+        results = tmp_path_factory.mktemp("whole")
+        config = composed_once(results, *WORDS, f"data.path={images}", "runtime.workers=0", *words)
+        assert run(config) == "done"
+        return outcome(config)
+
+    return of_whole
+
+
+Undisturbed = Callable[..., dict[str, Any]]
+
+
 def stopped_at(step: int, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run until so many steps are taken, and then stop without a word."""
     take = TrainingStep.__call__
@@ -131,23 +150,30 @@ def stopped_at(step: int, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -
             run(config)
 
 
+# Before a checkpoint, at one, within an epoch and at its end, and before the last step.
+QUICK_STEPS = (0, 3, 4, 7)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        step if step in QUICK_STEPS else pytest.param(step, marks=pytest.mark.slow)
+        for step in range(EPOCHS * STEPS_PER_EPOCH)
+    ],
+)
 def test_a_run_stopped_at_any_step_ends_as_one_that_was_not(
-    composed: Compose, monkeypatch: pytest.MonkeyPatch
+    composed: Compose, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     words = ("router=token_choice", "router.noise_std=1.0")
-    whole = composed("whole", *words)
-    assert run(whole) == "done"
-    expected = outcome(whole)
-    for step in range(EPOCHS * STEPS_PER_EPOCH):
-        config = composed(f"at_{step}", *words, "runtime.checkpoint_every_steps=3")
-        stopped_at(step, config, monkeypatch)
-        assert records.read_record(folder_of(config)) is None
-        assert run(config) == "done"
-        assert outcome(config) == expected
-        record = recorded(config)
-        assert record["provenance"]["restarts"] == int(step >= 3)
-        images_seen = record["cost"]["images_per_second"] * record["cost"]["train_seconds"]
-        assert images_seen == pytest.approx(EPOCHS * STEPS_PER_EPOCH * 4)
+    config = composed("stopped", *words, "runtime.checkpoint_every_steps=3")
+    stopped_at(step, config, monkeypatch)
+    assert records.read_record(folder_of(config)) is None
+    assert run(config) == "done"
+    assert outcome(config) == undisturbed(*words)
+    record = recorded(config)
+    assert record["provenance"]["restarts"] == int(step >= 3)
+    images_seen = record["cost"]["images_per_second"] * record["cost"]["train_seconds"]
+    assert images_seen == pytest.approx(EPOCHS * STEPS_PER_EPOCH * 4)
 
 
 @pytest.mark.parametrize(
@@ -161,49 +187,52 @@ def test_a_run_stopped_at_any_step_ends_as_one_that_was_not(
     ],
 )
 def test_every_kind_of_router_goes_on(
-    composed: Compose, monkeypatch: pytest.MonkeyPatch, router: str, precision: str
+    composed: Compose,
+    undisturbed: Undisturbed,
+    monkeypatch: pytest.MonkeyPatch,
+    router: str,
+    precision: str,
 ) -> None:
     words = (f"router={router}", f"precision={precision}", "runtime.backend=bmm")
-    whole = composed("whole", *words)
     config = composed("stopped", *words, "runtime.checkpoint_every_steps=2")
-    assert run(whole) == "done"
     stopped_at(7, config, monkeypatch)
     assert run(config) == "done"
-    assert outcome(config) == outcome(whole)
+    assert outcome(config) == undisturbed(*words)
 
 
 def test_a_run_stopped_again_and_again_ends_as_one_that_was_not(
-    composed: Compose, monkeypatch: pytest.MonkeyPatch
+    composed: Compose, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Neither the restarts nor the processes that decode its images change a bit of it.
-    words = ("runtime.checkpoint_every_steps=1", "runtime.workers=2")
-    whole, config = composed("whole"), composed("stopped", *words)
-    for step in (2, 3, 7):
+    config = composed("stopped", "runtime.checkpoint_every_steps=1", "runtime.workers=2")
+    stopped_at(2, config, monkeypatch)
+    after_the_first = datetime.now(timezone.utc).isoformat()
+    for step in (3, 7):
         stopped_at(step, config, monkeypatch)
-    assert run(config) == run(whole) == "done"
-    assert outcome(config) == outcome(whole)
+    assert run(config) == "done"
+    assert outcome(config) == undisturbed()
     record = recorded(config)
     assert record["provenance"]["restarts"] == 3
-    assert record["provenance"]["started"] < recorded(whole)["provenance"]["started"]
+    assert record["provenance"]["started"] < after_the_first
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
-    composed: Compose, monkeypatch: pytest.MonkeyPatch
+    composed: Compose, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, config = composed("whole"), composed("stopped", "runtime.checkpoint_every_steps=2")
+    config = composed("stopped", "runtime.checkpoint_every_steps=2")
     stopped_at(7, config, monkeypatch)
     latest = folder_of(config) / "checkpoint" / "step-000000006"
     (shard,) = latest.glob("*.safetensors")
     os.truncate(shard, 1000)
-    assert run(config) == run(whole) == "done"
-    assert outcome(config) == outcome(whole)
+    assert run(config) == "done"
+    assert outcome(config) == undisturbed()
 
 
 @pytest.mark.parametrize("step", [0, 3, 5])
 def test_a_warning_keeps_the_state_and_the_run_goes_on(
-    composed: Compose, monkeypatch: pytest.MonkeyPatch, step: int
+    composed: Compose, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    whole, config = composed("whole"), composed("stopped")
+    config = composed("stopped")
     warned, take = Warned(), TrainingStep.__call__
 
     def warn(self: TrainingStep, images: Any, labels: Any, number: int) -> StepResult:
@@ -215,14 +244,14 @@ def test_a_warning_keeps_the_state_and_the_run_goes_on(
         with pytest.raises(RequeueError, match=f"^stopped by SIGTERM at step {step + 1}, which is kept$"):
             run(config, warned)
     assert records.read_record(folder_of(config)) is None
-    assert run(config) == run(whole) == "done"
-    assert outcome(config) == outcome(whole)
+    assert run(config) == "done"
+    assert outcome(config) == undisturbed()
 
 
 def test_a_warning_during_an_evaluation_loses_neither_it_nor_a_row(
-    composed: Compose, monkeypatch: pytest.MonkeyPatch
+    composed: Compose, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, config = composed("whole"), composed("stopped")
+    config = composed("stopped")
     warned, evaluate = Warned(), measure.evaluate
 
     def warn(*args: Any, **kwargs: Any) -> Any:
@@ -233,8 +262,8 @@ def test_a_warning_during_an_evaluation_loses_neither_it_nor_a_row(
         patched.setattr(measure, "evaluate", warn)
         with pytest.raises(RequeueError, match=r"^stopped by SIGUSR1 at step 4, which is kept$"):
             run(config, warned)
-    assert run(config) == run(whole) == "done"
-    assert outcome(config) == outcome(whole)
+    assert run(config) == "done"
+    assert outcome(config) == undisturbed()
 
 
 def command(results: Path, images: Path) -> list[str]:
@@ -272,15 +301,15 @@ def test_a_scheduler_reads_from_the_exit_code_that_the_run_is_to_be_queued_again
 
 
 def test_what_a_killed_process_was_writing_is_taken_away(
-    composed: Compose, monkeypatch: pytest.MonkeyPatch
+    composed: Compose, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, config = composed("whole"), composed("stopped", "runtime.checkpoint_every_steps=3")
+    config = composed("stopped", "runtime.checkpoint_every_steps=3")
     stopped_at(4, config, monkeypatch)
     folder = folder_of(config)
     (folder / ".weights.safetensors.4711").write_text("half")
     shutil.copytree(folder / "checkpoint" / "step-000000003", folder / "checkpoint" / ".step-000000004")
-    assert run(config) == run(whole) == "done"
-    assert outcome(config) == outcome(whole)
+    assert run(config) == "done"
+    assert outcome(config) == undisturbed()
     assert not list(folder.rglob(".*"))
 
 
@@ -351,7 +380,7 @@ def test_one_image_that_does_not_fit_ends_the_run(composed: Compose, monkeypatch
 
 
 def test_a_failed_run_goes_on_and_a_diverged_one_begins_again(
-    composed: Compose, monkeypatch: pytest.MonkeyPatch
+    composed: Compose, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take = TrainingStep.__call__
     for error, restarts in ((OSError("a disk is full"), 1), (DivergedError("the loss is nan"), 0)):
@@ -368,9 +397,7 @@ def test_a_failed_run_goes_on_and_a_diverged_one_begins_again(
             assert run(config) in ("failed", "diverged")
         assert run(composed("results", *words, "runtime.retry=all")) == "done"
         assert recorded(config)["provenance"]["restarts"] == restarts
-        whole = composed("whole", f"seed={restarts}")
-        assert run(whole) == "done"
-        assert outcome(config) == outcome(whole)
+        assert outcome(config) == undisturbed(f"seed={restarts}")
 
 
 def test_a_training_set_that_has_changed_is_not_gone_on_with(
@@ -388,9 +415,9 @@ def test_a_training_set_that_has_changed_is_not_gone_on_with(
 
 
 def test_a_corrupt_image_leaves_the_checkpoints_of_the_run(
-    composed: Compose, monkeypatch: pytest.MonkeyPatch
+    composed: Compose, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, config = composed("whole"), composed("results", "runtime.checkpoint_every_steps=2")
+    config = composed("results", "runtime.checkpoint_every_steps=2")
     stopped_at(5, config, monkeypatch)
 
     def corrupt(self: TrainingStep, images: Any, labels: Any, number: int) -> Any:
@@ -400,6 +427,6 @@ def test_a_corrupt_image_leaves_the_checkpoints_of_the_run(
         patched.setattr(TrainingStep, "__call__", corrupt)
         with pytest.raises(CorruptImageError):
             run(config)
-    assert run(config) == run(whole) == "done"
-    assert outcome(config) == outcome(whole)
+    assert run(config) == "done"
+    assert outcome(config) == undisturbed()
     assert recorded(config)["provenance"]["restarts"] == 1
