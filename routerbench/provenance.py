@@ -4,16 +4,17 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = ("routerbench", "torch", "timm", "hydra-core", "numpy")
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def provenance(device: "torch.device") -> dict[str, Any]:
     """Commit, versions and device, by the names of a record."""
-    versions = {name: _version(name) for name in _PACKAGES}
+    versions = {name: version_of(name) for name in _PACKAGES}
     return {
         "commit": _commit(Path(__file__).parents[1]),
         "versions": {"python": platform.python_version(), **versions},
@@ -21,10 +22,11 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Of an installed package; None of a checkout that was not installed."""
     try:
         return version(package)
-    except PackageNotFoundError:  # a checkout that was not installed
+    except PackageNotFoundError:
         return None
 
 
@@ -45,14 +47,20 @@ def _commit(checkout: Path) -> str | None:
         return None
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: "torch.device") -> str:
     """The name of the GPU, or of the processor with the number of threads."""
+    import torch  # a second, for which who asks for the processor alone need not wait
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def processor() -> str:
+    """The name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next(
+    return next(
         (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
     )
-    threads = torch.get_num_threads()
-    return f"{model}, {threads} thread{'s' if threads > 1 else ''}"

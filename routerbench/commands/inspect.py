@@ -18,8 +18,9 @@ EPILOG = """\
 examples:
   routerbench inspect results/runs/RUN
   routerbench inspect results/runs/*token_choice-s* --classes water,cropland
-  routerbench inspect results/runs/RUN --least 8 --layers blocks.5
+  routerbench inspect results/runs/RUN --least 8 --layers blocks.5 --pdf
 """
+FORMATS = ("png", "pdf")  # beside SVG
 MEANS = {"class": "class", "position": "position", "next_layer": "next layer"}
 
 
@@ -49,6 +50,8 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
     pictures.add_argument(
         "--layers", metavar="NAME,NAME", help="these MoE layers, as blocks.5; without it all"
     )
+    for name in FORMATS:
+        pictures.add_argument(f"--{name}", action="store_true", help=f"each picture also as {name.upper()}")
 
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +91,7 @@ def _asked(arguments: argparse.Namespace) -> "Asked":
     return Asked(
         choice=Choice(places, _names("--classes", arguments.classes), arguments.most, arguments.least),
         layers=_names("--layers", arguments.layers),
+        formats=tuple(name for name in FORMATS if getattr(arguments, name)),
         **{
             name: getattr(arguments, name)
             for name in ("weights", "device", "batch_size", "data_path", "permutations", "seed", "again")

@@ -10,14 +10,14 @@ from routerbench.figures.style import MUTED, WIDTH_INCHES
 from routerbench.printable import printable
 
 MAX_COLUMNS = 4
-TITLE_LETTERS, TITLE_LINES = 23, 3
+TITLE_LETTERS, TITLE_LINES = 17, 3
 
 
 def panels(count: int, height: float, x: str, y: str, share: bool) -> tuple[Figure, Sequence[Axes]]:
     """A figure with so many panels, each of this height in inches; `share`: with axes in common."""
     columns = min(count, MAX_COLUMNS)
     rows = -(-count // columns)
-    figure = Figure(figsize=(WIDTH_INCHES, height * rows + 0.3), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, height * rows + 0.3))
     grid = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel()
     for axes in grid[count:]:
         axes.set_visible(False)

@@ -1,8 +1,17 @@
 """A drawing with the words that stand for it."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
+
+from routerbench.figures.margins import set_margins
+from routerbench.figures.style import PAPER, drawing
+
+RENDERING: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "routerbench"}
 
 
 @dataclass(frozen=True)
@@ -12,3 +21,12 @@ class Picture:
     title: str
     description: str
     figure: Figure
+
+    @cached_property
+    def drawn(self) -> bytes:
+        """The SVG, always the same for the same figure; it is drawn once, for the page and for a file."""
+        buffer = BytesIO()
+        with drawing(), rc_context(RENDERING):
+            set_margins(self.figure)
+            self.figure.savefig(buffer, format="svg", facecolor=PAPER, metadata={"Date": None})
+        return buffer.getvalue()

@@ -1,5 +1,6 @@
 """How all pictures are drawn, and the colours that the page may change for the dark."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,7 +47,9 @@ STYLE: dict[Any, Any] = {
 @contextmanager
 def drawing() -> Iterator[None]:
     """Inside it, matplotlib draws in the style of the page."""
-    with rc_context(STYLE):
+    with rc_context(STYLE), warnings.catch_warnings():
+        # Letters that matplotlib's own font lacks are boxes in a PNG; who shows the SVG has them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
 
 

@@ -1,34 +1,24 @@
 """Pictures -> SVG that stands in the page, always the same for the same picture."""
 
 import re
-import warnings
 from collections.abc import Iterator
-from io import BytesIO
-from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
-
-from matplotlib import rc_context
 
 from routerbench.figures.picture import Picture
 from routerbench.figures.style import VARIABLES
 from routerbench.printable import printable
 
-RENDERING: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "routerbench",
-    "savefig.facecolor": "none",
-}
-NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 COORDINATES = ("d", "x", "y", "points")
 REFERENCE = re.compile(r"(?:url\()?#([\w.-]+)\)?")
 DECIMALS = re.compile(r"-?\d+\.\d{3,}")
+BACKGROUND = "patch_1"  # which the page has of its own
 NOT_DRAWN = ("font", "font-family")  # the page's own font
 
 
 def svg(picture: Picture, name: str) -> str:
     """The picture as an SVG element whose ids begin with `name`, with its title and description."""
-    root = _without_namespaces(_rendered(picture))
+    root = _without_namespaces(ElementTree.fromstring(picture.drawn))
     for element in root.iter():
         _styled_by_attributes(element)
         _rounded(element)
@@ -46,15 +36,6 @@ def svg(picture: Picture, name: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _rendered(picture: Picture) -> Element:
-    buffer = BytesIO()
-    with rc_context(RENDERING), warnings.catch_warnings():
-        # The page's fonts draw the letters; matplotlib's own is only measured for the layout.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        picture.figure.savefig(buffer, format="svg", metadata=NO_METADATA)
-    return ElementTree.fromstring(buffer.getvalue())
-
-
 def _without_namespaces(root: Element) -> Element:
     """The drawing alone: in HTML the parser knows SVG by the names of its elements."""
     for element in root.iter():
@@ -69,7 +50,8 @@ def _without_namespaces(root: Element) -> Element:
 
 
 def _draws_nothing(element: Element) -> bool:
-    return element.tag in ("metadata", "style") or element.get("style") == "fill: none"
+    is_empty = element.tag in ("metadata", "style") or element.get("style") == "fill: none"
+    return is_empty or element.get("id") == BACKGROUND
 
 
 def _styled_by_attributes(element: Element) -> None:

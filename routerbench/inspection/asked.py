@@ -12,6 +12,8 @@ class Asked:
     choice: Choice = field(default_factory=Choice)
     layers: tuple[str, ...] = ()
     """Names of the MoE layers that are drawn; without any, all."""
+    formats: tuple[str, ...] = ()
+    """Of the pictures, beside SVG."""
     weights: str | None = None
     device: str = "auto"
     batch_size: int | None = None

@@ -100,9 +100,9 @@ def _drawn(one: Inspected, seeds: Numbers, all_seeds: Sequence[Inspected], asked
         known = _known(one, layers, asked.choice)
         found = chapters(replace(known, seeds=seeds, num_seeds=len(all_seeds)))
         for drawn in (drawn for chapter in found for drawn in chapter.drawn):
-            drawn.save(one.folder)
+            drawn.save(one.folder, asked.formats)
         path = one.folder / "index.html"
-        write_text(path, page(one.run.record, layers, one.numbers, found))
+        write_text(path, page(one.run.record, layers, one.numbers, found, asked.formats))
     except (ValueError, OSError) as error:
         return Outcome(one.run.folder, refusal=str(error))
     return Outcome(one.run.folder, one.numbers, path, over_seeds=dict(seeds) or None)

@@ -1,5 +1,6 @@
 """What a sweep has come to, what is left of it, and what that will take."""
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ from routerbench.compose import Cell, Sweep
 from routerbench.config import check
 from routerbench.identity import group_id, twin_id
 from routerbench.ledger.ledger import STATES, Ledger, Standing, is_left
+from routerbench.overview.counted import Counts, load, save
 from routerbench.overview.estimate import Expected, Experience, expected
 
 # What is no part of an identity can be wrong though the same configuration has run; but for these.
@@ -105,7 +107,11 @@ def make_plan(sweep: Sweep, ledger: Ledger) -> Plan:
     """The cells by configuration, each that is left checked and its cost estimated."""
     rows = _rows(sweep.cells, ledger)
     earlier = _experience({row.twin for row in rows}, ledger)
-    told = [_told(row, earlier[row.twin]) if row.num_left else row for row in rows]
+    counts = load(ledger.results)
+    before = copy.deepcopy(counts)
+    told = [_told(row, earlier[row.twin], counts) if row.num_left else row for row in rows]
+    if counts != before:
+        save(ledger.results, counts)
     here = {row.device for row in told if row.device is not None}
     devices = {device for one in earlier.values() for device, _ in one.seconds if device is not None}
     return Plan(ledger.results, told, ledger.damaged, tuple(sorted(devices - here)) if here else ())
@@ -137,17 +143,14 @@ def _experience(twins: set[str], ledger: Ledger) -> dict[str, Experience]:
     return earlier
 
 
-def _told(row: Row, earlier: Experience) -> Row:
+def _told(row: Row, earlier: Experience, counts: Counts) -> Row:
     """With what one of its runs will take, or why there can be none."""
-    # Here, because a finished sweep can do without torch.
-    from routerbench.overview.possible import device_here, size_of
-
     config = row.cells[0].config
     try:
         for cell in row.cells:
             check(cell.config)
-        device = device_here(config)
-        size = None if _has_run(row, earlier) else size_of(config)
+        device = counts.device(config)
+        size = None if _has_run(row, earlier) else counts.size(config, device)
     except ValueError as error:
         return replace(row, impossible=str(error))
     num_processes = math.prod(config.parallel.values())

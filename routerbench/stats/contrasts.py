@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from routerbench.stats.intervals import Estimate
 
@@ -34,7 +34,7 @@ class Effect:
     def interval(self, confidence: float) -> Estimate:
         """The two-sided Student t interval, which over several cells covers more than it says."""
         assert 0 < confidence < 1, confidence
-        half = self.standard_error * float(stats.t.ppf((1 + confidence) / 2, self.degrees_of_freedom))
+        half = self.standard_error * float(special.stdtrit(self.degrees_of_freedom, (1 + confidence) / 2))
         return Estimate(self.mean, self.mean - half, self.mean + half, self.n)
 
     def p_above(self, bound: float) -> float:
@@ -46,7 +46,7 @@ class Effect:
         return self._upper_tail((bound - self.mean) / self.standard_error)
 
     def _upper_tail(self, t: float) -> float:
-        return float(stats.t.sf(t, self.degrees_of_freedom)) if self.testable else 1.0
+        return float(special.stdtr(self.degrees_of_freedom, -t)) if self.testable else 1.0
 
 
 def effect_over_cells(differences: Sequence[Sequence[float]]) -> Effect:

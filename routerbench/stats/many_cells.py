@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int, Num
-from scipy import stats
 
 
 def average_ranks(scores: Num[np.ndarray, "*batch cells rows"]) -> Float[np.ndarray, "*batch rows"]:
     """Ranks in each cell, 1 the best, ties their mean, averaged over the cells."""
+    from scipy import stats  # half a second, for which the report of one board need not wait
+
     return stats.rankdata(-scores, axis=-1).mean(axis=-2)
 
 
@@ -16,12 +17,16 @@ def friedman_p(scores: Num[np.ndarray, "cells rows"]) -> float:
     """P-value of Friedman's test that all rows rank alike; nan below three rows and where all are tied."""
     if scores.shape[1] < 3 or (scores == scores[:, :1]).all():
         return float("nan")
+    from scipy import stats
+
     return float(stats.friedmanchisquare(*scores.T).pvalue)
 
 
 def critical_difference(num_rows: int, num_cells: int, alpha: float) -> float:
     """Nemenyi's least difference of two average ranks that counts at the level alpha (Demsar 2006, 3.2.2)."""
     assert num_rows >= 2, num_rows
+    from scipy import stats
+
     quantile = stats.studentized_range.ppf(1 - alpha, num_rows, np.inf) / np.sqrt(2)
     return float(quantile * np.sqrt(num_rows * (num_rows + 1) / (6 * num_cells)))
 
@@ -42,6 +47,8 @@ def _inside(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 def places(ranks: Num[np.ndarray, "*batch rows"]) -> Int[np.ndarray, "*batch rows"]:
     """Places by average rank: 1 and the number of rows with a smaller one."""
+    from scipy import stats
+
     return stats.rankdata(ranks, method="min", axis=-1).astype(int)
 
 

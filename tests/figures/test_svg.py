@@ -13,7 +13,7 @@ from routerbench.figures.svg import svg
 def picture(title: str = "a title", label: str = "a label") -> Picture:
     """A line with markers, an image and texts."""
     with drawing():
-        figure = Figure(figsize=(3, 2), layout="constrained")
+        figure = Figure(figsize=(3, 2))
         axes = figure.subplots()
         axes.plot([1, 2, 3], [1, 3, 2], "o-", color=ACCENT)
         axes.imshow(np.full((2, 2, 4), 0.5), extent=(1, 2, 1, 2), interpolation="none")

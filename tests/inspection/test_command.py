@@ -102,8 +102,9 @@ def test_a_run_gets_numbers_pictures_and_a_page(inspect: Run, runs: dict[str, Pa
     before = read_record(folder)
     assert inspect(folder) == 0
     for name in PICTURES:
-        for ending in ("svg", "png", "csv"):
+        for ending in ("svg", "csv"):
             assert (folder / "inspect" / f"{name}.{ending}").stat().st_size > 20, name
+    assert not list((folder / "inspect").glob("*.p[nd][gf]"))
     text = (folder / "inspect" / "index.html").read_text()
     assert folder.name.partition("-")[0] in text
     assert {"blocks.1/class", "blocks.1/position", "class"} <= numbers(folder).keys()
@@ -130,7 +131,9 @@ def test_what_was_measured_is_not_measured_again(
     first = numbers(folder)
     for name in ("look", "numbers_of", "over_training"):
         monkeypatch.setattr(measured, name, never)
-    assert inspect(folder, "--images", "3,1", "--layers", "blocks.1") == 0
+    assert inspect(folder, "--images", "3,1", "--layers", "blocks.1", "--png") == 0
+    assert (folder / "inspect" / "images_1.png").exists()
+    assert 'href="images_1.png"' in (folder / "inspect" / "index.html").read_text()
     rows = (folder / "inspect" / "images_1.csv").read_text().splitlines()[1:]
     assert list(dict.fromkeys(row.split(",")[0] for row in rows)) == ["3", "1"]
     lines = (folder / "inspect" / "stability_over_training.csv").read_text().splitlines()

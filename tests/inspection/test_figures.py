@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from routerbench.commands.inspect import FORMATS
 from routerbench.figures.style import FAINT
 from routerbench.figures.svg import svg
 from routerbench.inspection.figures import (
@@ -117,11 +118,12 @@ def test_names_of_many_layers_do_not_run_into_each_other(make_layer: MakeLayer) 
 def test_the_legend_of_many_layers_leaves_room_for_the_lines() -> None:
     drawn = stability.over_checkpoints({1: {f"blocks.{number}": 0.5 for number in range(24)}})
     assert drawn is not None
-    figure = drawn.picture.figure
-    figure.draw_without_rendering()
-    occupied = figure.axes[0].get_tightbbox()
+    assert drawn.picture.drawn
+    axes, legend = drawn.picture.figure.axes[0], drawn.picture.figure.legends[0]
+    occupied = axes.get_tightbbox()
     assert occupied is not None
-    assert occupied.y0 >= 0
+    assert 0 <= occupied.y0 < occupied.y1 <= legend.get_window_extent().y0
+    assert axes.get_window_extent().height > 100
 
 
 def test_specialisation_is_drawn_with_its_interval(make_layer: MakeLayer) -> None:
@@ -273,9 +275,10 @@ def test_stability_is_drawn_where_it_was_measured() -> None:
 def test_pictures_are_saved_with_their_numbers(make_layer: MakeLayer, tmp_path: Path) -> None:
     drawn = by_layer.load_map([make_layer(EXPERT)])
     drawn.save(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        f"experts_by_layer.{end}" for end in ("svg", "png", "csv")
-    }
+    assert {path.name for path in tmp_path.iterdir()} == {"experts_by_layer.svg", "experts_by_layer.csv"}
+    drawn.save(tmp_path, FORMATS)
+    beginnings = {end: (tmp_path / f"experts_by_layer.{end}").read_bytes()[:5] for end in FORMATS}
+    assert beginnings == {"png": b"\x89PNG\r", "pdf": b"%PDF-"}
     lines = (tmp_path / "experts_by_layer.csv").read_text().splitlines()
     assert lines[0] == "layer,expert,slots_over_mean"
     assert len(lines) == 4

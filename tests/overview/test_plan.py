@@ -1,7 +1,6 @@
 """A sweep held against the ledger: its cells by configuration, what is left, and what cannot run."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -251,20 +250,3 @@ def test_settings_may_stand_behind_options(planned: Plans) -> None:
     code, out, _ = planned("data=digits", "--all", "router=dense", "seed=0,1,2")
     assert code == 0
     assert "3 cells of 1 configurations: 3 missing" in out
-
-
-def test_a_finished_sweep_needs_no_torch(sweep_of: SweepOf, write_run: WriteRun) -> None:
-    sweep = sweep_of("router=dense", "seed=0")
-    write_run(sweep.cells[0])
-    code = f"""
-import sys
-from routerbench import cli
-sys.argv = ["routerbench", "plan", *{list(sweep.cells[0].words)!r}]
-try:
-    cli.main()
-finally:
-    assert not {{"torch", "pandas", "scipy"}} & sys.modules.keys()
-"""
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (finished.returncode, finished.stderr) == (0, "")
-    assert "1 cells of 1 configurations: 1 done" in finished.stdout

@@ -16,7 +16,7 @@ COLUMNS = ("mode", "grouping", "top1")
 def sensitivity_picture(results: Mapping[str, Result]) -> Picture:
     """The accuracy of each random grouping and of the one in the order of classes, a line for each mode."""
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 0.5 * len(results) + 1.1), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, 0.5 * len(results) + 1.1))
         axes = figure.subplots()
         for place, result in enumerate(results.values()):
             _draw(axes, place, result)
@@ -26,7 +26,7 @@ def sensitivity_picture(results: Mapping[str, Result]) -> Picture:
         handles, labels = axes.get_legend_handles_labels()
         by_label = dict(zip(labels, handles, strict=True))
         figure.legend(
-            by_label.values(), by_label.keys(), loc="outside lower left", ncols=3, frameon=False, fontsize=8
+            by_label.values(), by_label.keys(), loc="lower left", ncols=3, frameon=False, fontsize=8
         )
     return Picture("Accuracy by batch-mates", _words(results), figure)
 

@@ -28,7 +28,7 @@ def capacity_picture(results: Mapping[str, Result], twin: Result | None) -> Pict
     most = max(result["executed_flops_per_image"] for result in results.values())
     factor, unit = next((one for one in UNITS if most >= one[0]), UNITS[-1])
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES))
         axes = figure.subplots()
         _draw_lines(axes, list(results.values()), factor)
         _draw_marked(axes, results, factor)
@@ -39,7 +39,7 @@ def capacity_picture(results: Mapping[str, Result], twin: Result | None) -> Pict
         axes.set_ylabel("test top-1 %")
         axes.grid()
         axes.set_axisbelow(True)
-        figure.legend(loc="outside lower left", ncols=3, fontsize=8, frameon=False)
+        figure.legend(loc="lower left", ncols=3, fontsize=8, frameon=False)
     return Picture("Accuracy against executed FLOPs", DESCRIPTION, figure)
 
 

@@ -34,7 +34,7 @@ def compute_picture(seen: Observation, class_names: Sequence[str]) -> Picture:
     if len(means) > MOST_CLASSES:
         means = means[: MOST_CLASSES // 2] + means[-MOST_CLASSES // 2 :]
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 2.4 + 0.22 * len(means) + 0.5), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, 2.4 + 0.22 * len(means) + 0.5))
         parts = figure.add_gridspec(2, 2, height_ratios=(2.4, 0.22 * len(means) + 0.5))
         _histogram(figure.add_subplot(parts[0, 0]), slots, seen.correct)
         _by_confidence(figure.add_subplot(parts[0, 1]), slots, seen.confidence)

@@ -20,6 +20,7 @@ DESCRIPTION = (
     "the fewer slots it won, a mean over MoE layers."
 )
 INCHES_PER_ROW = 1.35
+BAR_WIDTH = 0.1  # over that of an image
 LETTERS = 14  # of a class
 PINK = to_rgb(COLOURS[3])  # seldom a colour of images
 VEIL = LinearSegmentedColormap.from_list("veil", [(*PINK, 0.85), (*PINK, 0.0)])
@@ -31,17 +32,18 @@ def gallery_picture(most: Sequence[Looked], least: Sequence[Looked], class_names
     largest = max((float(one.by_token.max()) for one in (*most, *least)), default=1.0)
     scale = Normalize(0, largest or 1.0)
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 2 * INCHES_PER_ROW + 0.4), layout="constrained")
-        grid = figure.subplots(2, columns, squeeze=False)
-        for axes in grid.ravel():
+        figure = Figure(figsize=(WIDTH_INCHES, 2 * INCHES_PER_ROW + 0.4))
+        parts = figure.add_gridspec(2, columns + 1, width_ratios=[*[1] * columns, BAR_WIDTH])
+        grid = [[figure.add_subplot(parts[row, column]) for column in range(columns)] for row in range(2)]
+        for axes in (*grid[0], *grid[1]):
             axes.set_axis_off()
         for row, looked in zip(grid, (most, least), strict=True):
             for axes, one in zip(row, looked, strict=False):
                 _draw(axes, one, class_names, scale)
-        for axes, text in zip(grid[:, 0], ("most slots", "fewest slots"), strict=True):
+        for axes, text in zip((grid[0][0], grid[1][0]), ("most slots", "fewest slots"), strict=True):
             style: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "center", "color": INK, "size": 9}
             axes.text(-0.06, 0.5, text, transform=axes.transAxes, **style)
-        bar = figure.colorbar(ScalarMappable(scale, VEIL), ax=grid, shrink=0.6, aspect=30, pad=0.02)
+        bar = figure.colorbar(ScalarMappable(scale, VEIL), cax=figure.add_subplot(parts[:, -1]))
         bar.ax.set_facecolor(PAPER)
         bar.set_label("slots per patch, mean over layers")
     return Picture("Images by compute", DESCRIPTION, figure)

@@ -28,7 +28,7 @@ def reliability_picture(bins_of: Mapping[str, Bins]) -> Picture:
         for axes, (mode, bins) in zip(grid, bins_of.items(), strict=True):
             _draw(axes, bins)
             axes.set_title(f"{panel_title(mode)}\nECE {bins.error:.3f}", size=8)
-        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="upper left", ncols=3, **LEGEND)
     number = len(next(iter(bins_of.values())).count)
     return Picture("Reliability", DESCRIPTION.format(bins=number), figure)
 

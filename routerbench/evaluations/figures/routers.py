@@ -22,7 +22,7 @@ def replacement_picture(results: Mapping[str, Result]) -> Picture:
     step = len(layers) + 1  # lines of a replacement, the last of them empty
     with drawing():
         height = INCHES_PER_LINE * step * len(replacements) + 1.0
-        figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, height))
         axes = figure.subplots()
         axes.axvline(0, color=MUTED, linewidth=0.8)
         for number, layer in enumerate(layers):
@@ -32,7 +32,7 @@ def replacement_picture(results: Mapping[str, Result]) -> Picture:
         axes.set_ylim(step * len(replacements) - 0.5, -1)
         axes.set_xlabel("points of top-1 accuracy lost, with 95 % interval over images")
         axes.grid(axis="x", color=FAINT)
-        figure.legend(loc="outside lower left", ncols=4, frameon=False, fontsize=8)
+        figure.legend(loc="lower left", ncols=4, frameon=False, fontsize=8)
     return Picture("What routers are worth at test time", in_words(results), figure)
 
 

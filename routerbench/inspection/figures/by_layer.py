@@ -34,7 +34,7 @@ def load_map(layers: Sequence[LayerSeen]) -> Drawn:
         load = layer.share.sum(0, dtype=np.float64)
         loads[row, : layer.num_experts] = load / max(load.mean(), 1e-12)
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 0.28 * len(layers) + 0.95), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, 0.28 * len(layers) + 0.95))
         axes = figure.subplots()
         draw_numbers(axes, loads, TWICE, 2)
         axes.set_yticks(range(len(layers)), [short(layer.name, 24) for layer in layers], color=INK)
@@ -57,7 +57,7 @@ def specialisation_by_layer(layers: Sequence[LayerSeen], numbers: Numbers) -> Dr
         return None
     names = [layer.name for layer in layers]
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 2.4), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, 2.4))
         axes = figure.subplots()
         axes.axhline(0, color=MUTED, linewidth=0.7)
         for place, (what, label) in enumerate(WHATS.items()):
@@ -81,7 +81,7 @@ def specialisation_by_layer(layers: Sequence[LayerSeen], numbers: Numbers) -> Dr
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylabel("explained share of entropy")
         axes.grid(axis="y")
-        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8, labelcolor=MUTED)
+        figure.legend(loc="upper center", ncols=3, frameon=False, fontsize=8, labelcolor=MUTED)
     columns = ("layer", "explained_by", "share", "low", "high", "by_chance", "p")
     picture = Picture("Specialisation by layer", SPECIALISATION, figure)
     return Drawn("specialisation_by_layer", picture, columns, rows)

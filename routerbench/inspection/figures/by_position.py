@@ -48,7 +48,7 @@ def _figure(layer: LayerSeen, shares: Float[np.ndarray, "T E"]) -> Figure:
     lines = -(-count // columns)
     side = min(WIDTH_INCHES / columns, 1.5)
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, (side + 0.15) * lines + 0.35), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, (side + 0.15) * lines + 0.35))
         grid = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes in grid[count:]:
             axes.set_visible(False)

@@ -19,6 +19,6 @@ class Drawn:
     columns: tuple[str, ...]
     rows: Sequence[Row]
 
-    def save(self, folder: Path) -> None:
-        """Write the picture as SVG and PNG and its numbers as CSV; raises UnwritableError."""
-        save(folder, self.name, self.picture, self.columns, self.rows)
+    def save(self, folder: Path, formats: Sequence[str] = ()) -> None:
+        """Write the picture as SVG and in these formats, its numbers as CSV; raises UnwritableError."""
+        save(folder, self.name, self.picture, self.columns, self.rows, formats)

@@ -64,7 +64,7 @@ def _picture(
 def image_grid(num_images: int, titles: Sequence[str]) -> tuple[Figure, list[list[Axes]]]:
     """A line of small pictures for every image, with titles above the columns."""
     side = min(SIDE_INCHES, (WIDTH_INCHES - CAPTION_INCHES) / len(titles))
-    figure = Figure(figsize=(WIDTH_INCHES, (side + 0.08) * num_images + 0.75), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, (side + 0.08) * num_images + 0.75))
     grid = figure.subplots(num_images, len(titles), squeeze=False)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, size=8 if len(titles) < 6 else 7)

@@ -55,7 +55,7 @@ def expert_legend(figure: Figure, num_experts: int, dropped: bool) -> None:
     figure.legend(
         in_lines(expert_patches(num_experts, dropped), columns),
         in_lines(names, columns),
-        loc="outside upper center",
+        loc="upper center",
         ncols=columns,
         title="expert",
         title_fontsize=8,

@@ -63,7 +63,7 @@ def similarity_by_depth(layers: Sequence[LayerSeen], numbers: Numbers) -> Drawn 
     if not known:
         return None
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 2.3), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, 2.3))
         axes = figure.subplots()
         for place, (kind, value) in enumerate(known.items()):
             (line,) = axes.plot(

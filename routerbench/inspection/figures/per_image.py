@@ -55,7 +55,7 @@ def patches_cdf(layers: Sequence[LayerSeen]) -> Drawn:
             in_lines(names[:MOST_NAMED], columns),
             title="expert",
             title_fontsize=8,
-            loc="outside upper center",
+            loc="upper center",
             ncols=columns,
             fontsize=8,
             frameon=False,

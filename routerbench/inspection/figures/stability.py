@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from routerbench.figures.margins import legend_room
 from routerbench.figures.marks import COLOURS, SHAPES
 from routerbench.figures.picture import Picture
 from routerbench.figures.style import MUTED, WIDTH_INCHES, drawing, short
@@ -12,7 +13,6 @@ from routerbench.inspection.figures.drawn import Drawn, Row
 from routerbench.inspection.figures.looks import line_of, name_layers
 from routerbench.inspection.figures.said import Numbers, number
 
-NAMES_A_LINE = 4
 SEEDS = {
     "agreement": "patches with the same expert",
     "agreement_null": "the same by chance",
@@ -42,7 +42,7 @@ def over_seeds(layers: Sequence[str], numbers: Numbers, num_seeds: int) -> Drawn
     if not rows:
         return None
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 2.3), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, 2.3))
         axes = figure.subplots()
         for place, (what, label) in enumerate(SEEDS.items()):
             own = [row for row in rows if row[1] == what]
@@ -54,7 +54,7 @@ def over_seeds(layers: Sequence[str], numbers: Numbers, num_seeds: int) -> Drawn
         axes.set_ylim(min(0, axes.get_ylim()[0]), 1.02)
         axes.set_ylabel("fraction")
         axes.grid(axis="y")
-        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8, labelcolor=MUTED)
+        figure.legend(loc="upper center", ncols=3, frameon=False, fontsize=8, labelcolor=MUTED)
     picture = Picture("Stability over seeds", WORDS.format(count=num_seeds), figure)
     return Drawn("stability_over_seeds", picture, ("layer", "what", "value"), rows)
 
@@ -64,26 +64,25 @@ def over_checkpoints(agreement: Mapping[int, Mapping[str, float]]) -> Drawn | No
     if not agreement:
         return None
     layers = list(next(iter(agreement.values())))
-    height = 2.3 + 0.18 * (len(layers) // NAMES_A_LINE)  # of the legend
+    names = [short(layer, 24) for layer in layers]
+    columns, of_legend = legend_room(names)
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, 2.1 + of_legend))
         axes = figure.subplots()
-        for place, layer in enumerate(layers):
+        for place, (layer, name) in enumerate(zip(layers, names, strict=True)):
             values = [by_layer[layer] for by_layer in agreement.values()]
             axes.plot(
                 list(agreement),
                 values,
                 marker=SHAPES[place % len(SHAPES)],
-                label=short(layer, 24),
+                label=name,
                 **line_of(place),
             )
         axes.set_xlabel("step")
-        axes.set_ylabel("tokens with the same first choice")
+        axes.set_ylabel("fraction of tokens")
         axes.set_ylim(0, 1.02)
         axes.grid(axis="y")
-        figure.legend(
-            loc="outside upper center", ncols=NAMES_A_LINE, frameon=False, fontsize=8, labelcolor=MUTED
-        )
+        figure.legend(loc="upper center", ncols=columns, frameon=False, fontsize=8, labelcolor=MUTED)
     rows: list[Row] = [
         (layer, step, value) for step, own in agreement.items() for layer, value in own.items()
     ]

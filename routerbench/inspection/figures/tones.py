@@ -45,7 +45,7 @@ def tone_key(figure: Figure, meanings: Mapping[str, float]) -> None:
     figure.legend(
         patches,
         list(meanings),
-        loc="outside upper center",
+        loc="upper center",
         ncols=len(patches),
         fontsize=8,
         frameon=False,

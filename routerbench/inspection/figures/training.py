@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from routerbench.figures.margins import legend_room
 from routerbench.figures.marks import SHAPES
 from routerbench.figures.order import in_natural_order
 from routerbench.figures.panels import panels
@@ -50,8 +51,9 @@ def over_training(folder: Path, only: Sequence[str] = ()) -> Drawn | None:
         for axes, metric in zip(grid, metrics, strict=True):
             _draw(axes, metric, layers, series)
         handles, names = grid[0].get_legend_handles_labels()
+        columns, _ = legend_room(names)
         figure.legend(
-            handles, names, loc="outside upper center", ncols=4, fontsize=8, frameon=False, labelcolor=MUTED
+            handles, names, loc="upper center", ncols=columns, fontsize=8, frameon=False, labelcolor=MUTED
         )
     rows: list[Row] = [
         (layer, metric, "training" if in_training else "test", step, value)

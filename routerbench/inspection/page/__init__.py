@@ -26,9 +26,13 @@ PLAIN = {
 
 
 def page(
-    record: dict[str, Any], layers: Sequence[LayerSeen], numbers: Numbers, chapters: Sequence[Chapter]
+    record: dict[str, Any],
+    layers: Sequence[LayerSeen],
+    numbers: Numbers,
+    chapters: Sequence[Chapter],
+    formats: Sequence[str] = (),
 ) -> str:
-    """The whole page, the same text for the same run; it names the CSV files beside it."""
+    """The whole page, the same text for the same run; it names the files beside it, also of these formats."""
     style = own_text("style.css")
     return (
         environment(HERE)
@@ -40,6 +44,7 @@ def page(
             lines=[_line(layer, numbers) for layer in layers],
             chapters=chapters,
             pictures=_pictures(chapters),
+            endings=("csv", "svg", *formats),
             quote=quote,
             style=style,
             policy=policy(style),

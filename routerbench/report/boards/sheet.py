@@ -1,10 +1,11 @@
 """Boards -> CSV in full precision, for further work on the numbers."""
 
+import io
+import math
 from collections.abc import Mapping, Sequence
+from csv import DictWriter
 from dataclasses import asdict
 from typing import Any
-
-import pandas as pd
 
 from routerbench.report.boards.board import Board
 from routerbench.report.boards.evaluated import NMI, sensitivity_of, specialisation
@@ -21,9 +22,15 @@ def csv(boards: Sequence[Board]) -> str:
     ]
     measured = list(dict.fromkeys(name for line in lines for name in line if "." not in name))
     origins = sorted({name for line in lines for name in line} - set(measured))
-    return pd.DataFrame(lines, columns=[*measured, *origins], dtype=object).to_csv(
-        index=False, lineterminator="\n"
-    )
+    text = io.StringIO()
+    writer = DictWriter(text, [*measured, *origins], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: value for name, value in line.items() if not _is_nan(value)} for line in lines)
+    return text.getvalue()
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _line(number: int, board: Board, place: int) -> Mapping[str, Any]:

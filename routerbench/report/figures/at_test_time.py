@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from routerbench.figures.margins import legend_room
 from routerbench.figures.picture import Picture
 from routerbench.figures.style import INK, MUTED, PAPER, WIDTH_INCHES, drawing, short
 from routerbench.report.boards.at_test_time import CAPACITY
@@ -22,7 +23,7 @@ from routerbench.report.options import TOP1
 from routerbench.stats import CONFIDENCE, Estimate, t_interval
 
 MAX_ROWS = 8
-HEIGHT_INCHES, INCHES_PER_LINE, LEGEND_COLUMNS, LETTERS = 3.4, 0.18, 3, 26
+HEIGHT_INCHES, LETTERS = 3.4, 26
 LINES = {"batch_priority=false": "-", "batch_priority=true": "--"}
 PLAIN = ""  # what else a mode changes that changes its slots alone
 DENSE_LOOKS: dict[str, Any] = {"color": INK, "marker": "d", "markerfacecolor": PAPER, "linestyle": ""}
@@ -89,8 +90,8 @@ def _figure(
     giga = any(point.flops >= 1e9 for own in shown.values() for point in own.points.values())
     unit, scale = ("GFLOPs", 1e9) if giga else ("MFLOPs", 1e6)
     handles = _legend(marks, [label for label, _ in dense])
-    height = HEIGHT_INCHES + INCHES_PER_LINE * math.ceil(len(handles) / LEGEND_COLUMNS)
-    figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+    columns, of_legend = legend_room([str(handle.get_label()) for handle in handles])
+    figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES + of_legend))
     axes = figure.subplots()
     for label, own in shown.items():
         _draw_row(axes, own, marks[label], scale)
@@ -101,7 +102,7 @@ def _figure(
     axes.set_axisbelow(True)
     axes.set_xlabel(f"executed FLOPs per image, {unit}")
     axes.set_ylabel("top-1 %")
-    figure.legend(handles=handles, loc="outside lower left", ncols=LEGEND_COLUMNS, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="lower left", ncols=columns, fontsize=8, frameon=False)
     return figure
 
 

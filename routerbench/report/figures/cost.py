@@ -1,7 +1,7 @@
 """Families -> accuracy against cost, with the frontier and how surely each point stands on it."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from routerbench.figures.margins import legend_room
 from routerbench.figures.picture import Picture
 from routerbench.figures.style import FAINT, WIDTH_INCHES, drawing, short
 from routerbench.report.across.families import Family, families_of
@@ -20,8 +21,8 @@ from routerbench.report.figures.marks import Mark, marks_of
 from routerbench.stats import CONFIDENCE, frontier_shares, on_frontier, t_interval
 
 HEIGHT_INCHES = 3.6
-INCHES_PER_LETTER, INCHES_PER_NAME, INCHES_PER_LINE = 0.066, 0.55, 0.18  # of the legend
 MOST_LETTERS = 70
+FRONTIER = "Pareto frontier"
 TOLD = 0.05  # the least share of resamples of a point off the frontier that is told
 APART = (0.09, 0.045)  # shares of the picture's width and height that two numbers keep
 ROOM = 0.12  # share of the picture's width that a number needs between its point and the y axis
@@ -83,17 +84,16 @@ def _points(family: Family, measure: Measure) -> Points:
 
 def _picture(family: Family, points: Points) -> Picture:
     marks = marks_of({one.name: one.router for one in family.configurations if one.name in points.names})
-    columns = _legend_columns(marks)
-    height = HEIGHT_INCHES + INCHES_PER_LINE * -(-(len(marks) + 1) // columns)
+    columns, of_legend = legend_room([FRONTIER, *(short(name, MOST_LETTERS) for name in marks)])
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES + of_legend))
         axes = figure.subplots()
         _draw_frontier(axes, points)
         for name, mark in marks.items():
             _draw_configuration(axes, points, name, mark)
         _finish(axes, points.measure, family.metric.label)
         _write_shares(axes, points)
-        figure.legend(loc="outside lower left", ncols=columns, fontsize=8, frameon=False)
+        figure.legend(loc="lower left", ncols=columns, fontsize=8, frameon=False)
     description = DESCRIPTION.format(
         label=family.metric.label.removesuffix(" %"),
         name=points.measure.name,
@@ -101,12 +101,6 @@ def _picture(family: Family, points: Points) -> Picture:
         off=_told(points, ~points.on & (points.shares >= TOLD)),
     )
     return Picture(f"Accuracy against {points.measure.name} · {family.title}", description, figure)
-
-
-def _legend_columns(names: Iterable[str]) -> int:
-    """As many columns as the longest name leaves room for."""
-    longest = max(len(short(name, MOST_LETTERS)) for name in names)
-    return max(1, int(WIDTH_INCHES / (INCHES_PER_LETTER * longest + INCHES_PER_NAME)))
 
 
 def _told(points: Points, chosen: np.ndarray) -> str:
@@ -132,7 +126,7 @@ def _draw_frontier(axes: Axes, points: Points) -> None:
     order = _from_the_cheapest(points, points.on)
     costs = [*points.costs[order], points.costs.max()]
     means = 100 * points.means[[*order, order[-1]]]
-    axes.step(costs, means, where="post", color=FAINT, linewidth=5, zorder=0, label="Pareto frontier")
+    axes.step(costs, means, where="post", color=FAINT, linewidth=5, zorder=0, label=FRONTIER)
 
 
 def _write_shares(axes: Axes, points: Points) -> None:

@@ -39,7 +39,7 @@ def _figure(order: Sequence[tuple[float, str]], difference: float) -> Figure:
     half = (len(order) + 1) // 2
     below = 0.8 * len(groups) + half + 1
     figure = Figure(figsize=(WIDTH_INCHES, INCHES_PER_LINE * (below + LINES_ABOVE)))
-    axes = figure.add_axes((0, 0, 1, 1))
+    axes = figure.subplots()
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(below, -LINES_ABOVE)

@@ -43,7 +43,7 @@ def forest(board: Board) -> Picture | None:
     panels = [[pair for pair in shown if pair.reference == reference] for reference in references]
     with drawing():
         heights = [len(panel) + 1.6 for panel in panels]
-        figure = Figure(figsize=(WIDTH_INCHES, 0.27 * sum(heights) + 0.35), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, 0.27 * sum(heights) + 0.35))
         grid = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=heights)
         for axes, panel in zip(grid[:, 0], panels, strict=True):
             _draw(axes, board, panel)

@@ -84,7 +84,7 @@ def _family(model: ImageNetModel) -> str:
 
 
 def _axes(x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(SIZE, layout="constrained")
+    figure = Figure(SIZE)
     axes = figure.subplots()
     axes.set(xlabel=x, ylabel=y)
     return figure, axes

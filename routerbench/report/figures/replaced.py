@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from routerbench.figures.margins import legend_room
 from routerbench.figures.picture import Picture
 from routerbench.figures.style import INK, MUTED, WIDTH_INCHES, drawing, short
 from routerbench.report.boards.at_test_time import LOST, ROUTERS, replacements_of
@@ -16,7 +17,7 @@ from routerbench.report.boards.rows import Row
 from routerbench.report.figures.marks import Mark, marks_of
 
 MAX_ROWS, MAX_REPLACEMENTS = 8, 12
-INCHES_PER_POINT, INCHES_BETWEEN, LEGEND_COLUMNS, LETTERS = 0.12, 0.16, 3, 26
+INCHES_PER_POINT, INCHES_BETWEEN, LETTERS = 0.12, 0.16, 26
 WORDS = (
     "Points of top-1 lost where the routers of all MoE layers are replaced after training; mean over seeds "
     "with its 95 % t-interval, small dots are single seeds. What is near 0 did not need the trained router."
@@ -40,10 +41,9 @@ def lost_without_routers(board: Board) -> Picture | None:
 
 def _figure(rows: Sequence[Row], names: Sequence[str]) -> Figure:
     marks = marks_of({row.label: row.router for row in rows})
-    height = len(names) * (INCHES_PER_POINT * len(rows) + INCHES_BETWEEN) + 0.18 * -(
-        -len(rows) // LEGEND_COLUMNS
-    )
-    figure = Figure(figsize=(WIDTH_INCHES, height + 0.8), layout="constrained")
+    columns, of_legend = legend_room([short(label, LETTERS) for label in marks])
+    height = len(names) * (INCHES_PER_POINT * len(rows) + INCHES_BETWEEN) + of_legend + 0.8
+    figure = Figure(figsize=(WIDTH_INCHES, height))
     axes = figure.subplots()
     axes.axvline(0, color=MUTED, linewidth=0.8)
     step = 0.8 / len(rows)
@@ -60,7 +60,7 @@ def _figure(rows: Sequence[Row], names: Sequence[str]) -> Figure:
         Line2D([], [], label=short(label, LETTERS), linestyle="", **_looks(mark))
         for label, mark in marks.items()
     ]
-    figure.legend(handles=handles, loc="outside lower left", ncols=LEGEND_COLUMNS, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="lower left", ncols=columns, fontsize=8, frameon=False)
     return figure
 
 

@@ -35,7 +35,7 @@ def routing_by_layer(board: Board) -> Picture | None:
     load = _values(rows, layers, "load_max_over_mean")
     dropped = 100 * _values(rows, layers, "dropped_fraction")
     with drawing():
-        figure = Figure(figsize=(WIDTH_INCHES, 0.25 * len(rows) + 0.75), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, 0.25 * len(rows) + 0.75))
         left, right = figure.subplots(1, 2, sharey=True)
         _draw(left, load, _tint(load - 1), "load, max / mean", lambda value: f"{value:.2f}")
         _draw(right, dropped, _tint(dropped), "dropped %", lambda value: f"{value:.1f}")

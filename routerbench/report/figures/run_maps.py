@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from routerbench.figures.margins import set_margins
 from routerbench.figures.order import in_natural_order
 from routerbench.figures.panels import panel_title, panels
 from routerbench.figures.style import PAPER, drawing
@@ -20,5 +21,6 @@ def write_maps(folder: Path, path: Path) -> bool:
         figure, grid = panels(len(layers), 1.6, "expert", "class", share=False)
         for axes, layer in zip(grid, layers, strict=True):
             draw_map(axes, panel_title(layer), maps[layer])
+        set_margins(figure)
         figure.savefig(path, format="png", dpi=DOTS_PER_INCH, facecolor=PAPER)
     return True

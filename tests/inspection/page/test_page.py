@@ -73,8 +73,11 @@ def test_nothing_of_others_is_markup(known: Known) -> None:
 def test_the_page_refers_to_itself_and_to_files_beside_it(known: Known) -> None:
     found = chapters(known)
     names = {one.name for chapter in found for one in chapter.drawn}
-    for link in Links(page(RECORD, known.layers, NUMBERS, found)).links:
-        beside = re.fullmatch(r"([\w.]+)\.(csv|svg|png)", link)
+    links = Links(page(RECORD, known.layers, NUMBERS, found, ("pdf",))).links
+    endings = {link.rpartition(".")[2] for link in links if not link.startswith(("#", "data:"))}
+    assert endings == {"csv", "svg", "pdf"}
+    for link in links:
+        beside = re.fullmatch(r"([\w.]+)\.(csv|svg|pdf)", link)
         assert link.startswith(("#", "data:")) or (beside and beside[1] in names), link
 
 
