@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from routerbench.build import build_backbone, sparsify
@@ -169,6 +170,30 @@ def test_a_balancing_bias_moves_once_a_step(parts: int) -> None:
         assert set((bias / 0.125).abs().tolist()) <= {0.0, *(float(n) for n in range(1, number + 1))}
         assert bias.any()
         assert not layer.router.state_dict()["asked"].any()
+
+
+@pytest.mark.parametrize(
+    ("decay", "warmup", "shares"),
+    [
+        (0.75, False, [0.0, 0.75, 0.75, 0.75]),
+        (0.75, True, [0.0, 1 - 2 ** (-2 / 3), 1 - 3 ** (-2 / 3), 1 - 4 ** (-2 / 3)]),  # 0.37, 0.52, 0.60
+        (0.5, True, [0.0, 1 - 2 ** (-2 / 3), 0.5, 0.5]),
+    ],
+)
+def test_the_running_average_keeps_its_share_from_the_second_step_on(
+    decay: float, warmup: bool, shares: list[float]
+) -> None:
+    # The first step is taken as it is, so that nothing of the random start is left. In step n + 1 the average
+    # keeps `decay`, or while it warms up timm's 1 - (1 + n)^(-2/3), as long as that is less.
+    model = Flat()
+    ema = ModelEmaV3(model, decay=decay, use_warmup=warmup)
+    take = training_step(model, torch.optim.SGD(model.parameters(), lr=0.5), ema=ema)
+    average = torch.zeros_like(model.head.weight)
+    for number, share in enumerate(shares):
+        take(torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 1, 0]), number)
+        average = share * average + (1 - share) * model.head.weight.detach()
+        torch.testing.assert_close(ema.module.head.weight, average)
+    assert ema.module.head.weight.sub(model.head.weight).abs().max() > 1e-3
 
 
 def test_a_step_does_not_add_to_the_gradient_of_the_one_before() -> None:

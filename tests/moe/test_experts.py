@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from routerbench.build import build_router
+from routerbench.moe.backends import BACKENDS
 from routerbench.moe.dense_mlp import why_not
 from routerbench.moe.experts import Experts
 from routerbench.moe.hidden_norm import ResponseNorm
 from routerbench.moe.layer import ChannelsFirst, MoE
+from routerbench.moe.plan import SparsePlan
 
 GELU_TANH: Any = partial(nn.GELU, approximate="tanh")
 
@@ -152,12 +154,47 @@ def test_experts_do_not_share_memory_with_the_mlp() -> None:
     assert_close(mlp.state_dict(), before, rtol=0, atol=0)
 
 
-def test_dropout_is_of_training_alone() -> None:
-    experts = Experts(num_experts=1, width=8, hidden=64, dropout=0.5)
-    slots = torch.randn(1, 20, 8)
-    assert not torch.equal(experts(slots), experts(slots))
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("backend", ["bmm", "grouped", "one_hot"])
+def test_dropout_follows_each_of_the_layers_in_training_alone(backend: str, gated: bool) -> None:
+    # All weights and tokens are 1. A hidden feature is 8, or 8 * 8 where it has a gate. Half of the 8 hidden
+    # features are dropped and the others doubled, and so are half of the 8 outputs: one that stays is 4 times
+    # the sum of the k features that stay.
+    parameters = ("w1", "w2", "wg") if gated else ("w1", "w2")
+    experts = Experts(1, 8, 8, nn.Identity, dropout=0.5, parameters=parameters)
+    with torch.no_grad():
+        for parameter in experts.parameters():
+            parameter.fill_(1.0)
+    num_tokens, feature = 64, 64 if gated else 8
+    everyone = torch.arange(num_tokens).view(1, 1, -1)
+    ones = torch.ones(1, num_tokens, 1)
+    plan = SparsePlan(
+        everyone, ones.mT, torch.ones_like(everyone, dtype=torch.bool), ones, torch.tensor([[num_tokens]])
+    )
+
+    def output() -> Tensor:
+        return BACKENDS[backend](plan, experts, torch.ones(1, num_tokens, 8))[0]
+
+    def kept(out: Tensor) -> Tensor:
+        """How many hidden features of each token were kept, by its outputs that were."""
+        return out.amax(1) / feature
+
+    experts.drop2.p = 0.0
+    first = output() / 2  # the last layer drops nothing, and all outputs of a token are alike
+    assert torch.equal(first, first[:, :1].expand_as(first))
+    assert 0.4 < kept(first).mean() / 8 < 0.6
+    assert len(set(kept(first).tolist())) > 3
+    assert set(kept(first).tolist()) <= {float(k) for k in range(9)}
+    experts.drop1.p, experts.drop2.p = 0.0, 0.5
+    second = output()
+    assert set(second.unique().tolist()) == {0.0, 2.0 * 8 * feature}
+    assert 0.4 < (second > 0).float().mean() < 0.6
+    experts.drop1.p = 0.5
+    both = output()
+    assert set((both / (4 * feature)).unique().tolist()) <= {float(k) for k in range(9)}
+    assert (both == 0).any(1).float().mean() > 0.9  # an output of a token is dropped without its others
     experts.eval()
-    assert torch.equal(experts(slots), experts(slots))
+    assert set(output().unique().tolist()) == {8.0 * feature}
 
 
 def test_response_norm_by_hand() -> None:

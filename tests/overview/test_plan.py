@@ -97,6 +97,70 @@ def test_what_is_left_is_estimated_from_what_is_done(sweep_of: SweepOf, write_ru
     assert soft.expected.seconds.basis == "twins"
 
 
+def test_totals_are_of_what_is_left_and_can_run(sweep_of: SweepOf, write_run: WriteRun) -> None:
+    # Seeds 0 to 2 of each; 600 images a run; of hash the second has failed, and is not asked for again.
+    #           done   left   FLOPs of a run        FLOPs left   time left   disk left
+    # dense     0      1, 2   3 * 1 k * 600         3.6 M        2 * 60 s    2 * 1 MB
+    # soft      0, 1   2      3 * 3 k * 600         5.4 M        90 s        3 MB
+    # hash      0      2      3 * 2 k * 600         3.6 M        30 s        2 MB
+    # random    0 to 2 none
+    # In all:                                       12.6 M       240 s       7 MB
+    sweep = sweep_of("router=dense,soft,hash,random")
+    here = device_here(sweep.configs[0])
+    costs = {"dense": (1000, 60.0, 1e6), "soft": (3000, 90.0, 3e6), "hash": (2000, 30.0, 2e6)}
+    dense, soft, hash_, random = (sweep.cells[first : first + 3] for first in range(0, 12, 3))
+    for cell in (dense[0], *soft[:2], hash_[0], *random):
+        flops, seconds, num_bytes = costs.get(cell.settings["router"]["name"], (7000, 777.0, 7e6))
+        folder = write_run(cell, device=here, flops=flops, images=600, seconds=seconds)
+        record = (folder / "record.json").stat().st_size
+        (folder / "weights").write_bytes(bytes(int(num_bytes) - record))
+    write_run(hash_[1], status="failed", error="boom")
+
+    plan = plan_of(sweep)
+    assert said(plan, sweep)[:5] == [
+        "12 cells of 4 configurations: 7 done, 1 failed, 4 missing",
+        "left: 4 runs",
+        "  FLOPs, three forward passes for each image trained on: 12.6 M",
+        f"  time to train one run after the other on {here}: 4.0 min",
+        "  disk: 7.00 MB",
+    ]
+    assert [list(column.cells)[:3] for column in table(plan).columns[2:]] == [
+        ["1.00 k", "3.00 k", "2.00 k"],
+        ["3.60 M", "5.40 M", "3.60 M"],
+        ["2.0 min", "1.5 min", "30 s"],
+        ["2.00 MB", "3.00 MB", "2.00 MB"],
+    ]
+    assert [list(column.cells)[3] for column in table(plan).columns[2:]] == ["7.00 k", "", "", ""]
+
+    again = sweep_of("router=dense,soft,hash,random", "runtime.retry=failed")
+    assert said(plan_of(again), again)[1:5] == [
+        "left: 5 runs",
+        "  FLOPs, three forward passes for each image trained on: 16.2 M",
+        f"  time to train one run after the other on {here}: 4.5 min",
+        "  disk: 9.00 MB",
+    ]
+
+
+def test_totals_leave_out_what_cannot_run_and_what_nothing_tells_of(
+    sweep_of: SweepOf, write_run: WriteRun
+) -> None:
+    # Of 2 epochs one seed is done, and two of 60 s are left. Nothing tells of 3 epochs, which are three runs.
+    # Those of soft, which mixes no images, cannot run.
+    sweep = sweep_of("router=hash,soft", "group=8", "epochs=2,3")
+    here = device_here(sweep.configs[0])
+    write_run(sweep.cells[0], device=here, flops=1000, images=600, seconds=60.0)
+    plan = plan_of(sweep)
+    without = "without 3 runs of which no earlier record tells"
+    lines = said(plan, sweep)
+    assert lines[:4] == [
+        "12 cells of 4 configurations: 1 done, 11 missing",
+        "left: 5 runs",
+        f"  FLOPs, three forward passes for each image trained on: 3.60 M {without}",
+        f"  time to train one run after the other on {here}: 2.0 min {without}",
+    ]
+    assert len([line for line in lines if line.startswith("cannot run: ")]) == 2
+
+
 def test_seconds_of_another_device_are_named_and_not_used(sweep_of: SweepOf, write_run: WriteRun) -> None:
     sweep = sweep_of("router=dense")
     write_run(sweep.cells[0], device="abacus")
@@ -224,10 +288,10 @@ def test_json_has_every_cell(planned: Plans, sweep_of: SweepOf, write_run: Write
 
 
 def test_what_cannot_run_exits_with_2(planned: Plans) -> None:
-    code, out, err = planned("data=digits", "router=soft", "group=8")
+    code, out, err = planned("data=digits", "router=soft,hash", "group=8", "seed=0,1")
     assert code == 2
-    assert "cannot run: group=8 would mix images: Soft routes each alone, group=image" in out
-    assert err == "routerbench: 1 of 1 configurations cannot run\n"
+    assert "(router=soft seed=0) and its other seeds: group=8 would mix images: Soft routes each alone" in out
+    assert err == "routerbench: 1 of 2 configurations cannot run\n"
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,24 @@ def test_runs_that_did_not_finish_are_counted_and_marked(
     ]
 
 
+def test_costs_are_means_over_the_runs_that_finished_but_for_the_largest_peak(
+    results: Path, write_run: WriteRun, boards_of: Boards
+) -> None:
+    speeds_and_peaks = [
+        ("done", 100.0, 0.5),
+        ("done", 400.0, 2.0),
+        ("done", 100.0, 1.0),
+        ("failed", 9e9, 9e9),
+    ]
+    for seed, (status, speed, peak) in enumerate(speeds_and_peaks):
+        path = write_run("soft", seed, 0.8, status)
+        record = json.loads(path.read_text())
+        record["cost"] |= {"images_per_second": speed, "peak_memory_gib": peak}
+        path.write_text(json.dumps(record))
+    (board,) = boards_of(results)
+    assert (board.rows[0].cost.images_per_second, board.rows[0].cost.peak_memory_gib) == (200.0, 2.0)
+
+
 def test_all_runs_failed(results: Path, write_run: WriteRun, boards_of: Boards) -> None:
     write_run("soft", 0, None, "failed")
     write_run("dense", 0, None, "diverged")
