@@ -66,23 +66,48 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return results
 
 
-@pytest.fixture
-def runs(trained: Path, tmp_path: Path) -> dict[str, Path]:
-    """The folders of a copy of these runs, by router and seed."""
-    shutil.copytree(trained, tmp_path / "results")
-    folders = (tmp_path / "results" / "runs").iterdir()
+def copied(results: Path, folder: Path) -> dict[str, Path]:
+    """The folders of a copy of runs, by router and seed."""
+    shutil.copytree(results, folder / "results")
+    folders = (folder / "results" / "runs").iterdir()
     return {"-".join(folder.name.split("-")[2:4]): folder for folder in folders}
 
 
 @pytest.fixture
-def inspect(monkeypatch: pytest.MonkeyPatch) -> Run:
+def runs(trained: Path, tmp_path: Path) -> dict[str, Path]:
+    """These runs, of this test alone."""
+    return copied(trained, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def inspected(trained: Path, inspect: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of token_choice that the command has looked at, with agreements made up."""
+    from routerbench.inspection import measured
+
+    folder = copied(trained, tmp_path_factory.mktemp("inspected"))["token_choice-s0"]
+    with pytest.MonkeyPatch.context() as patch:
+        agreement = {20: {"blocks.1": 0.75}, 3: {"blocks.1": 0.5}}
+        patch.setattr(measured, "over_training", lambda run, seen: agreement)
+        assert inspect(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def looked_at(inspected: Path, tmp_path: Path) -> Path:
+    """The same, of this test alone."""
+    return Path(shutil.copytree(inspected, tmp_path / "runs" / inspected.name))
+
+
+@pytest.fixture(scope="module")
+def inspect() -> Run:
     """A function that runs the command with these words and gives back its exit code."""
 
     def run(*words: Any) -> int:
         line = ["routerbench", "inspect", "--device", "cpu", "--permutations", "3", *map(str, words)]
-        monkeypatch.setattr(sys, "argv", line)
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", line)
+            with pytest.raises(SystemExit) as caught:
+                cli.main()
         assert isinstance(caught.value.code, int)
         return caught.value.code
 
@@ -97,10 +122,8 @@ def numbers(folder: Path) -> dict[str, float]:
     return kept
 
 
-def test_a_run_gets_numbers_pictures_and_a_page(inspect: Run, runs: dict[str, Path]) -> None:
-    folder = runs["token_choice-s0"]
-    before = read_record(folder)
-    assert inspect(folder) == 0
+def test_a_run_gets_numbers_pictures_and_a_page(inspected: Path, runs: dict[str, Path]) -> None:
+    folder, before = inspected, read_record(runs["token_choice-s0"])
     for name in PICTURES:
         for ending in ("svg", "csv"):
             assert (folder / "inspect" / f"{name}.{ending}").stat().st_size > 20, name
@@ -115,43 +138,38 @@ def test_a_run_gets_numbers_pictures_and_a_page(inspect: Run, runs: dict[str, Pa
 
 
 def test_what_was_measured_is_not_measured_again(
-    inspect: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    inspect: Run, looked_at: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from routerbench.inspection import measured
-
-    def agreement(run: Any, seen: Any) -> dict[int, dict[str, float]]:
-        return {20: {"blocks.1": 0.75}, 3: {"blocks.1": 0.5}}
 
     def never(*arguments: Any) -> Any:
         raise ValueError("measured again")
 
-    folder = runs["token_choice-s0"]
-    monkeypatch.setattr(measured, "over_training", agreement)
-    assert inspect(folder) == 0
-    first = numbers(folder)
+    first = numbers(looked_at)
     for name in ("look", "numbers_of", "over_training"):
         monkeypatch.setattr(measured, name, never)
-    assert inspect(folder, "--images", "3,1", "--layers", "blocks.1", "--png") == 0
-    assert (folder / "inspect" / "images_1.png").exists()
-    assert 'href="images_1.png"' in (folder / "inspect" / "index.html").read_text()
-    rows = (folder / "inspect" / "images_1.csv").read_text().splitlines()[1:]
+    assert inspect(looked_at, "--images", "3,1", "--layers", "blocks.1", "--png") == 0
+    assert (looked_at / "inspect" / "images_1.png").exists()
+    assert 'href="images_1.png"' in (looked_at / "inspect" / "index.html").read_text()
+    rows = (looked_at / "inspect" / "images_1.csv").read_text().splitlines()[1:]
     assert list(dict.fromkeys(row.split(",")[0] for row in rows)) == ["3", "1"]
-    lines = (folder / "inspect" / "stability_over_training.csv").read_text().splitlines()
+    lines = (looked_at / "inspect" / "stability_over_training.csv").read_text().splitlines()
     assert lines == ["layer,step,fraction", "blocks.1,3,0.5", "blocks.1,20,0.75"]
-    assert numbers(folder) == first
-    assert inspect(folder, "--again") == 2
+    assert numbers(looked_at) == first
+    assert inspect(looked_at, "--again") == 2
 
 
-def test_other_null_models_are_measured(inspect: Run, runs: dict[str, Path]) -> None:
-    folder = runs["token_choice-s0"]
-    assert inspect(folder) == 0
-    assert inspect(folder, "--permutations", "4") == 0
-    first = read_record(folder)
-    assert inspect(folder, "--permutations", "4", "--seed", "7") == 0
-    second = read_record(folder)
-    assert first is not None
-    assert second is not None
-    origins = [one["evaluations"]["inspect"]["trained"]["origin"] for one in (first, second)]
+def test_other_null_models_are_measured(looked_at: Path) -> None:
+    from routerbench.inspection.asked import Asked
+    from routerbench.inspection.measured import measured
+    from routerbench.load import open_run
+
+    run, origins = open_run(looked_at, device="cpu"), []
+    for asked in (Asked(permutations=4), Asked(permutations=4, seed=7)):
+        measured(run, asked)
+        record = read_record(looked_at)
+        assert record is not None
+        origins.append(record["evaluations"]["inspect"]["trained"]["origin"])
     assert [(one["permutations"], one["seed"]) for one in origins] == [(4, 0), (4, 7)]
 
 
@@ -199,22 +217,21 @@ def test_numbers_of_a_record_that_are_none_are_passed_over(runs: dict[str, Path]
 
 
 def test_what_checkpoints_agree_on_is_of_the_images_as_they_are(
-    inspect: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    looked_at: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from routerbench.inspection import measured
+    from routerbench.inspection.asked import Asked
+    from routerbench.load import open_run
     from routerbench.records import keep_evaluation
 
-    folder = runs["token_choice-s0"]
     monkeypatch.setattr(measured, "over_training", lambda run, seen: {20: {"blocks.1": 0.75}})
-    assert inspect(folder) == 0
-    record = read_record(folder)
+    record = read_record(looked_at)
     assert record is not None
     origin = record["evaluations"]["inspect"]["checkpoints"]["origin"]
     of_others = {"blocks.1/agreement_at_20": 0.5, "origin": {**origin, "data": {"number": 1, "sha256": "0"}}}
-    keep_evaluation(folder, record, "inspect", "checkpoints", of_others)
-    assert inspect(folder) == 0
-    lines = (folder / "inspect" / "stability_over_training.csv").read_text().splitlines()
-    assert lines[1:] == ["blocks.1,20,0.75"]
+    keep_evaluation(looked_at, record, "inspect", "checkpoints", of_others)
+    found = measured.measured(open_run(looked_at, device="cpu"), Asked(permutations=3))
+    assert found.checkpoints == {20: {"blocks.1": 0.75}}
 
 
 def test_evaluations_that_are_no_results_are_refused(
@@ -232,20 +249,20 @@ def test_evaluations_that_are_no_results_are_refused(
 
 
 def test_a_folder_that_is_named_twice_is_one_run(
-    inspect: Run, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    inspect: Run, looked_at: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = runs["token_choice-s0"]
-    monkeypatch.chdir(folder.parent)
-    assert inspect(folder, folder.name) == 0
-    record = read_record(folder)
-    assert record is not None
-    assert "seeds=0,0" not in record["evaluations"]["inspect"]
+    from routerbench.inspection import run
 
+    drawn: list[int] = []
 
-def test_a_soft_router_shows_its_slots(inspect: Run, runs: dict[str, Path]) -> None:
-    assert inspect(runs["soft-s0"], "--classes", "3,7") == 0
-    assert (runs["soft-s0"] / "inspect" / "dispatch_blocks.1.svg").exists()
-    assert not (runs["soft-s0"] / "inspect" / "stability_over_seeds.csv").exists()
+    def draw(one: Any, seeds: Any, all_seeds: Any, asked: Any) -> run.Outcome:
+        drawn.append(len(all_seeds))
+        return run.Outcome(looked_at, nothing="not drawn")
+
+    monkeypatch.setattr(run, "_drawn", draw)
+    monkeypatch.chdir(looked_at.parent)
+    assert inspect(looked_at, looked_at.name) == 0
+    assert drawn == [1]
 
 
 def test_seeds_of_a_configuration_are_compared(
@@ -267,7 +284,7 @@ def test_seeds_of_a_configuration_are_compared(
 def test_runs_with_nothing_to_see_do_not_stop_the_others(
     inspect: Run, runs: dict[str, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert inspect(runs["dense-s0"], tmp_path / "nowhere", runs["soft-s0"], "--json") == 2
+    assert inspect(runs["dense-s0"], tmp_path / "nowhere", runs["soft-s0"], "--classes", "3,7", "--json") == 2
     shown = capsys.readouterr()
     dense, nowhere, soft = json.loads(shown.out)
     assert dense["nothing"] == "a dense run has no routers: there is nothing to inspect"
@@ -277,6 +294,9 @@ def test_runs_with_nothing_to_see_do_not_stop_the_others(
     assert shown.err == f"routerbench: {nowhere['refusal']}\n"
     assert soft["numbers"] == numbers(runs["soft-s0"])
     assert Path(soft["page"]).is_file()
+    # A soft router shows its slots, and one seed is like no other.
+    assert (runs["soft-s0"] / "inspect" / "dispatch_blocks.1.svg").exists()
+    assert not (runs["soft-s0"] / "inspect" / "stability_over_seeds.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A report on records of any shape: tables, or one line that says why there are none."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from routerbench.figures.picture import Picture
 from routerbench.report import Options, write_report
 
 WriteRun = Callable[..., Path]
@@ -43,6 +44,19 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
+
+
+@pytest.fixture(
+    scope="module",
+    autouse=True,
+    params=[pytest.param(False, id="laid out"), pytest.param(True, id="drawn", marks=pytest.mark.slow)],
+)
+def _pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Pictures are made, and drawn in the slow tests alone, for that takes most of a report's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.param:
+            patch.setattr(Picture, "drawn", b'<svg viewBox="0 0 1 1"/>')
+        yield
 
 
 def report_on(contents: list[str | bytes]) -> str:
