@@ -22,6 +22,7 @@ from routerbench.parts.data import num_workers
 from routerbench.sweep import launch, outcome
 from routerbench.sweep.cores import check_cores, jobs_at_once
 from routerbench.sweep.job import Job, NotDoneError
+from routerbench.sweep.launchers import num_cores
 from routerbench.sweep.stop import Stop
 
 VIT = "+model.arguments={depth:2,embed_dim:16,num_heads:2}"
@@ -46,6 +47,7 @@ def statuses(folder: Path) -> Counter[str]:
     return Counter(json.loads(path.read_text())["status"] for path in records)
 
 
+@pytest.mark.skipif(num_cores() < 2, reason="two processes are refused on one core")
 def test_cells_in_two_processes_have_image_files_decoded_by_others(
     tmp_path: Path, fork_server: ForkServer
 ) -> None:
