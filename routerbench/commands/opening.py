@@ -7,6 +7,8 @@ from importlib import import_module
 from os.path import abspath
 from pathlib import Path
 
+from routerbench.timm_import import import_timm
+
 
 def add_opening(parser: argparse.ArgumentParser) -> None:
     """Make the words known that say how a run is opened."""
@@ -37,6 +39,7 @@ def be_ready(arguments: argparse.Namespace, folders: Sequence[Path]) -> list[str
     refusals = [refusal for folder in folders if (refusal := _refusal(folder))]
     if len(refusals) == len(folders):
         return refusals
+    import_timm()
     import torch
 
     if arguments.threads is not None:

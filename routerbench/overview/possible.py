@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from routerbench.device import choose_device
 from routerbench.overview.estimate import Size
 from routerbench.provenance import device_name
+from routerbench.timm_import import import_timm
 
 
 def device_here(config: DictConfig) -> str:
@@ -18,6 +19,7 @@ def device_here(config: DictConfig) -> str:
 def size_of(config: DictConfig) -> Size:
     """What its model costs, by one without weights; raises ValueError for what cannot run."""
     # Seconds to import, for which a plan of configurations that have run before need not wait.
+    import_timm()
     from routerbench.costs import static_costs
     from routerbench.moe.surgery import take_shape
     from routerbench.parts import build_model, put_moe_layers, verify

@@ -10,6 +10,7 @@ from routerbench.compose import Cell, Sweep
 from routerbench.data import folders
 from routerbench.identity import data_id, group_id
 from routerbench.sweep.torchrun import num_processes, under_torchrun
+from routerbench.timm_import import import_timm
 
 
 def check_settings(sweep: Sweep, cells: Sequence[Cell]) -> None:
@@ -24,6 +25,7 @@ def check_settings(sweep: Sweep, cells: Sequence[Cell]) -> None:
 
 def check_parts(sweep: Sweep, cells: Sequence[Cell]) -> None:
     """Raise ValueError, which names the cell, for what this machine, the data or the weights do not allow."""
+    import_timm()
     from routerbench import parts
 
     check_paths(sweep, cells)

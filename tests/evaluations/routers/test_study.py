@@ -44,7 +44,15 @@ def test_where_no_image_differs_the_interval_is_not_empty() -> None:
     assert found["top1_lost_points_low"] < found["top1_lost_points"] == 0 < found["top1_lost_points_high"]
 
 
-@pytest.mark.parametrize("router", ["token_choice", "expert_choice", "soft", "hash"])
+@pytest.mark.parametrize(
+    "router",
+    [
+        "token_choice",
+        pytest.param("expert_choice", marks=pytest.mark.slow),
+        pytest.param("soft", marks=pytest.mark.slow),
+        "hash",
+    ],
+)
 def test_every_possible_replacement(router: str, trained: Trained) -> None:
     run, other = trained(f"router={router}"), trained(f"router={router}", "seed=1")
     own = {name: layer.router for name, layer in moe_layers(run.model).items()}
@@ -82,6 +90,15 @@ def test_every_possible_replacement(router: str, trained: Trained) -> None:
     assert len(list(replacement_rows(found))) == len(found)
 
 
+def test_a_soft_router_is_replaced_by_the_mean_of_all_tokens(trained: Trained) -> None:
+    run = trained("router=soft")
+    found = results(run, "uniform")
+    assert set(found) == {"uniform", "uniform blocks.0", "uniform blocks.1"}
+    for result in found.values():
+        assert result["top1_trained"] == pytest.approx(run.record["metrics"]["test/top1"])
+        assert 0 <= result["top1"] <= 1
+
+
 def test_chance_is_fitted_as_the_match_is(trained: Trained) -> None:
     run, other = trained("router=token_choice"), trained("router=token_choice", "seed=1")
     names = ("other_seed_scores", "other_seed_scores_matched")
@@ -103,7 +120,9 @@ def test_another_training_of_the_other_seed_is_measured_again(trained: Trained) 
     assert rests_on(other) == rests_on(other) != rests_on(again)
 
 
-@pytest.mark.parametrize("router", ["sigmoid_bias", "sinkhorn_expert_choice"])
+@pytest.mark.parametrize(
+    "router", ["sigmoid_bias", pytest.param("sinkhorn_expert_choice", marks=pytest.mark.slow)]
+)
 def test_other_routers_on_other_scores(router: str, trained: Trained) -> None:
     found = results(trained(f"router={router}"), "drop_first", "frozen")
     assert found["drop_first blocks.0"]["first_choice_agreement"] < 0.05
