@@ -23,4 +23,6 @@ def set_margins(figure: Figure) -> None:
     legends = [legend.get_window_extent() for legend in figure.legends]
     bottom = max((box.y1 for box in legends if box.y0 < height / 2), default=0.0)
     top = min((box.y0 for box in legends if box.y0 >= height / 2), default=height)
-    figure.tight_layout(pad=PAD, rect=(0, bottom / height, 1, top / height))
+    # Without a legend no rectangle, for which all is measured twice.
+    figure.tight_layout(pad=PAD, rect=(0, bottom / height, 1, top / height) if legends else None)
+    figure.set_layout_engine(None)  # for what is left of one each file would be drawn twice

@@ -35,7 +35,8 @@ def draw_patches(
         for (row, column), one in np.ndenumerate(expert):
             if one >= 0:
                 ink = _ink_on(colours[row, column])
-                axes.text(column + 0.5, row + 0.5, str(one), ha="center", va="center", size=6, color=ink)
+                place_of = {"ha": "center", "va": "center", "in_layout": False}
+                axes.text(column + 0.5, row + 0.5, str(one), size=6, color=ink, **place_of)
 
 
 def _coloured(

@@ -34,7 +34,7 @@ def draw_numbers(axes: Axes, values: Float[np.ndarray, "rows columns"], most: fl
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
                 text = f"{value:.{digits}f}"
-                axes.text(column, row, text, ha="center", va="center", size=6.5, color=INK)
+                axes.text(column, row, text, ha="center", va="center", size=6.5, color=INK, in_layout=False)
 
 
 def tone_key(figure: Figure, meanings: Mapping[str, float]) -> None:

@@ -78,7 +78,7 @@ def _draw(axes: Axes, values: Values, shares: Values, title: str, text: Callable
     if values.shape[1] <= MAX_TEXTS:
         for (row, layer), value in np.ndenumerate(values):
             shown = NOTHING if math.isnan(value) else text(value)
-            axes.text(layer, row, shown, ha="center", va="center", size=8, color=INK)
+            axes.text(layer, row, shown, ha="center", va="center", size=8, color=INK, in_layout=False)
 
 
 def _shortened(layers: Sequence[str]) -> list[str]:
