@@ -32,7 +32,7 @@ ROOMS = {
     "moe": "moe",
     "routers": "routers",
     "stats": "stats",
-    "identity": "config schema identity layout checks",
+    "identity": "config schema identity checks",
     "ledger": "ledger records run_files",
     "data": "data draws",
     "training": "step train schedules optim mixing task_loss ranks parallel",
@@ -43,7 +43,7 @@ ROOMS = {
     "sweep": "sweep compose",
     "report": "report",
     "evaluations": "evaluations",
-    "inspection": "inspection",
+    "inspection": "inspection layout",
     "overview": "overview",
     "tracking": "tracking",
 }
