@@ -7,7 +7,7 @@ SINCE ?= HEAD
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 ON_ALL_CORES := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo report performance scaling test test-all test-changed check format smoke
+.PHONY: help install demo report performance scaling test test-all test-changed mutants check format smoke
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -45,6 +45,9 @@ test-all: install  ## all tests: also the long forms, the failures of machines, 
 
 test-changed: install  ## those that a change can break, the nearest first, for a minute (SINCE=HEAD)
 	$(PYTEST) -m "not slow" --changed-since $(SINCE)
+
+mutants: install  ## plant small bugs one at a time, of which the tests are to catch nine in ten, or eight
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
 check: install  ## format, lint and types
 	$(BIN)/ruff format --check .

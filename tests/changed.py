@@ -77,6 +77,7 @@ def distances(changed: Iterable[Path]) -> Distances:
     }
 
 
+@cache
 def imported_by() -> dict[Path, set[Path]]:
     """By file of the package or the tests those that import it, or that a `conftest.py` is for."""
     files = {module_name(path): path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}

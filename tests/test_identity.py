@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig
 
 from routerbench.compose import compose_sweep
-from routerbench.identity import data_id, group_id, identity, run_id
+from routerbench.identity import data_id, group_id, identity, run_id, twin_id
 
 
 def composed(*words: str) -> DictConfig:
@@ -166,3 +166,12 @@ def test_runs_on_the_same_batches_share_their_data() -> None:
 
     assert data("router=soft", "seed=3", "epochs=1") == data()
     assert len({data(), data("batch_size=32"), data("augment=none"), data("data=digits")}) == 4
+
+
+def test_the_twin_of_a_run_is_dense_and_of_the_same_backbone_data_and_training() -> None:
+    def twin(*words: str) -> str:
+        return twin_id(identity(composed(*words)))
+
+    moe = twin("router=soft", "seed=3", "num_experts=4", "capacity_factor=2", "placement=every_2")
+    assert moe == twin("router=dense")
+    assert len({moe, twin("model=pocket_convnext"), twin("data=digits"), twin("optim.lr=0.5")}) == 4

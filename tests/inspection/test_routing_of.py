@@ -65,6 +65,14 @@ def test_images_that_are_not_square() -> None:
     assert [layer.grid for layer in convnext.values()] == [(2, 6), (1, 3)]
 
 
+def test_images_of_another_size_than_the_model_says() -> None:
+    name, arguments = SMALL["vit"]
+    model = timm.create_model(name, dynamic_img_size=True, **arguments)
+    rb.sparsify(model, router="token_choice", num_experts=4, placement="last_2")
+    (layer,) = rb.routing_of(model, torch.randn(2, 3, 32, 96)).values()
+    assert (layer.grid, layer.num_prefix) == ((2, 6), 1)
+
+
 @pytest.mark.parametrize("router", router_names())
 def test_every_router_says_the_same_of_itself(router: str) -> None:
     layer = next(iter(rb.routing_of(sparse(router=router), IMAGES).values()))

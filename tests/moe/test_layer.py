@@ -123,10 +123,15 @@ def test_a_layer_checks_its_group() -> None:
         layer_of(group=0)
 
 
-def test_soft_does_not_mix_images() -> None:
-    router = build_router("soft", width=4, num_experts=2)
+@pytest.mark.parametrize(
+    ("name", "kind"), [("soft", "Soft"), ("uniform", "Uniform"), ("soft_identity", "Identity")]
+)
+def test_soft_routers_do_not_mix_images(name: str, kind: str) -> None:
+    router = build_router(name, width=4, num_experts=2)
     experts = Experts(num_experts=2, width=4, hidden=8)
-    with pytest.raises(ValueError, match=r"^group=2 would mix images: Soft routes each alone, group=image$"):
+    with pytest.raises(
+        ValueError, match=f"^group=2 would mix images: {kind} routes each alone, group=image$"
+    ):
         MoE(router, experts, group=2)
     assert MoE(router, experts, group=1).images_per_group == 1
 

@@ -149,12 +149,12 @@ def test_a_diverged_run_gets_a_plan_of_nan() -> None:
     assert sinkhorn_plan(gates, 3).isnan().all()
 
 
-def newton(gates: torch.Tensor, capacity: int, tolerance: float = 1e-3) -> torch.Tensor:
-    return sparse_plan(gates, capacity, 200, solver="newton", tolerance=tolerance)
+def newton(gates: torch.Tensor, capacity: int, **tolerance: float) -> torch.Tensor:
+    return sparse_plan(gates, capacity, 200, solver="newton", **tolerance)
 
 
-def newton_by_token(gates: torch.Tensor, top_k: int, tolerance: float = 1e-3) -> torch.Tensor:
-    return sparse_plan_by_token(gates, top_k, 200, solver="newton", tolerance=tolerance)
+def newton_by_token(gates: torch.Tensor, top_k: int, **tolerance: float) -> torch.Tensor:
+    return sparse_plan_by_token(gates, top_k, 200, solver="newton", **tolerance)
 
 
 def objective(gates: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:
@@ -176,12 +176,12 @@ def test_converged_plans_by_hand() -> None:
     # Capacity 2 is no limit. The plan is (p 1-p / 1-p p), with 0.8 p - p^2 - (1-p)^2 at its largest.
     gates = torch.tensor([[[0.9, 0.1], [0.5, 0.5]]])
     expected = torch.tensor([[[0.7, 0.3], [0.3, 0.7]]])
-    assert_close(newton(gates, 2, 1e-6), expected, atol=1e-5, rtol=0)
-    assert_close(newton_by_token(gates, 2, 1e-6), expected, atol=1e-5, rtol=0)
+    assert_close(newton(gates, 2, tolerance=1e-6), expected, atol=1e-5, rtol=0)
+    assert_close(newton_by_token(gates, 2, tolerance=1e-6), expected, atol=1e-5, rtol=0)
     # Columns of 1.5 with two entries each: one token is shared, and token 2 costs the least.
     gates = torch.tensor([[[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]])
     expected = torch.tensor([[[1, 0], [0, 1], [0.5, 0.5]]])
-    assert_close(newton(gates, 2, 1e-6), expected, atol=1e-5, rtol=0)
+    assert_close(newton(gates, 2, tolerance=1e-6), expected, atol=1e-5, rtol=0)
     # Four tokens and two experts: all want expert 0, and tokens 1 and 3 the least.
     gates = torch.tensor([[[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.7, 0.3]]])
     expected = torch.tensor([[[1.0, 0], [0, 1], [1, 0], [0, 1]]])
@@ -222,8 +222,8 @@ def test_newton_converges_where_there_is_room(num_tokens: int, num_experts: int,
 
 def test_double_precision_meets_a_tighter_tolerance() -> None:
     gates = torch.randn(3, 49, 8, dtype=torch.float64).softmax(-1)
-    assert row_residual(newton(gates, 12, 1e-9)) <= 1e-9
-    assert column_residual(newton_by_token(gates, 2, 1e-9)) <= 1e-9
+    assert row_residual(newton(gates, 12, tolerance=1e-9)) <= 1e-9
+    assert column_residual(newton_by_token(gates, 2, tolerance=1e-9)) <= 1e-9
 
 
 def test_newton_agrees_with_long_adam_where_that_converges(golden: "ReadGolden") -> None:
@@ -231,14 +231,14 @@ def test_newton_agrees_with_long_adam_where_that_converges(golden: "ReadGolden")
     for capacity in (4, 16):  # between them, no potentials make the plan
         adam = sparse_plan(gates, capacity, 2000)
         assert row_residual(adam) < 2e-3
-        plan = newton(gates, capacity, 1e-6)
+        plan = newton(gates, capacity, tolerance=1e-6)
         assert_close(plan, adam, atol=2e-3, rtol=0)
         assert_close(objective(gates, plan), objective(gates, adam), atol=1e-3, rtol=0)
 
 
 def test_the_objective_is_better_the_more_entries_are_allowed() -> None:
     gates = torch.randn(3, 48, 6, dtype=torch.float64).softmax(-1)
-    found = [objective(gates, newton(gates, capacity, 1e-6)) for capacity in (8, 12, 20, 48)]
+    found = [objective(gates, newton(gates, capacity, tolerance=1e-6)) for capacity in (8, 12, 20, 48)]
     assert (torch.stack(found).diff(dim=0) < 0).all()
 
 
