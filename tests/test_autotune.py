@@ -1,5 +1,6 @@
 """The fastest backend: measured once, kept, and only among those that can compute the model."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -93,6 +94,18 @@ def test_a_damaged_file_is_measured_anew(text: str, tmp_path: Path) -> None:
     file.write_text(text)
     model = sparsify(model_of(), "hash", num_experts=2, placement=[1])
     assert autotune(model, SIZE, 2, FP32, file) == json.loads(file.read_text())["backend"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(module.os, "link", refuse)
+    monkeypatch.setattr(module, "backend_times", lambda *arguments: {"bmm": 2.0, "loop": 1.0})
+    file = tmp_path / "one.json"
+    model = sparsify(model_of(), "hash", num_experts=2, placement=[1])
+    assert autotune(model, SIZE, 2, FP32, file) == json.loads(file.read_text())["backend"] == "loop"
     assert list(tmp_path.iterdir()) == [file]
 
 

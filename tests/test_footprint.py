@@ -43,6 +43,13 @@ def test_the_anatomy_of_a_small_model() -> None:
     assert parts.params_block == block + EXPERTS
 
 
+def test_a_router_that_takes_its_shape_from_the_first_images() -> None:
+    parts = anatomy(composed("router=soft"))
+    assert parts.slots_per_image == E * 5 * D
+    # Beside the experts there are phi, of 5 slots each, and its scale.
+    assert parts.params_block == anatomy(composed()).params_block + D * E * 5 + 1
+
+
 def test_activations_of_an_image_do_not_hang_on_the_group_and_are_halved_in_low_precision() -> None:
     kept = anatomy(composed("router=dense")).kept_per_image
     assert anatomy(composed("router=dense", "precision=bf16")).kept_per_image == kept / 2
@@ -75,15 +82,17 @@ def test_experts_that_are_shared_out() -> None:
     assert found.all_gather == 0
 
 
-def test_parameters_that_are_shared_out() -> None:
-    config = composed("optim.accumulation_steps=2")
+@pytest.mark.parametrize(("shard", "precision"), [(2, "fp32"), (4, "bf16")])
+def test_parameters_that_are_shared_out(shard: int, precision: str) -> None:
+    config = composed("optim.accumulation_steps=2", f"precision={precision}")
     parts = anatomy(config)
-    found = footprint(parts, Layout(data=2, shard=4, expert=1), config)
+    found = footprint(parts, Layout(data=2, shard=shard, expert=1), config)
     total = parts.costs.params_total
-    assert (found.parameters, found.gradients) == (total, 4 * total)  # gradients are cut with the last part
-    assert found.copies == 4 * parts.params_block
-    assert found.all_gather == pytest.approx(4 * 3 / 4 * total * 5)
-    assert found.all_reduce == pytest.approx(4 * 2 * 1 / 2 * total / 4)
+    assert found.parameters == 4 * total / shard
+    assert found.gradients == 4 * total  # which are cut with the last part
+    assert found.copies == 4 * parts.params_block + (2 * total if precision == "bf16" else 0)
+    assert found.all_gather == pytest.approx(4 * (shard - 1) / shard * total * 5)
+    assert found.all_reduce == pytest.approx(4 * 2 * 1 / 2 * total / shard)
 
 
 def test_layouts_of_many_gpus_are_those_that_the_configuration_allows() -> None:

@@ -405,7 +405,7 @@ def test_a_data_set_of_an_imported_module_is_trusted(run: Path) -> None:
         ),
         (
             lambda config: config.data.update(image_size=[]),
-            "path=RUN has a config.yaml of which nothing can be made (Index",
+            "path=RUN has a config.yaml of which nothing can be made (IndexError",
         ),
     ],
 )

@@ -57,6 +57,15 @@ def test_fewer_gpus_than_processes_are_refused(device: str, monkeypatch: pytest.
     assert machine.taken == []
 
 
+def test_sums_and_means_are_over_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The other rank holds the double of what this one does.
+    monkeypatch.setattr(ranks, "num_ranks", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.mul_(3))
+    assert ranks.summed(torch.tensor([1.0, 2.0])).tolist() == [3.0, 6.0]
+    found = ranks.means({"a": torch.tensor(2.0, requires_grad=True), "b": torch.tensor(4.0)})
+    assert {name: value.item() for name, value in found.items()} == {"a": 3.0, "b": 6.0}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_group_on_a_gpu_sends_what_is_on_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
     start = dist.init_process_group

@@ -69,6 +69,9 @@ def test_normalise_and_resize_by_hand() -> None:
     assert pictures[0, 0, 0].tolist() == pytest.approx([1.0, 1.0, 1.0])
     assert resize(white, 2) is white
     assert torch.allclose(resize(white, 5), torch.full((1, 3, 5, 5), 255.0))
+    # Centres of pixels lie at a quarter and three quarters; of four at an eighth, three, five and seven.
+    ramp = torch.tensor([0.0, 4.0]).expand(1, 3, 2, 2)
+    assert resize(ramp, 4)[0, 0].tolist() == [[0.0, 1.0, 3.0, 4.0]] * 4
 
 
 @pytest.mark.parametrize("name", ["hflip", "vflip", "transpose"])

@@ -98,6 +98,24 @@ def started(program: str, *words: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.parametrize(
+    ("own_boot", "host", "boot", "same"),
+    [
+        ("1", "b", "1", True),  # a container of the same system
+        ("1", "a", "2", False),  # started anew since
+        ("1", "a", "", True),  # where no boot has an id, the name of the host decides
+        ("1", "b", "", False),
+        ("", "a", "1", True),
+        ("", "b", "1", False),
+    ],
+)
+def test_an_owner_is_of_the_system_that_knows_its_locks(
+    own_boot: str, host: str, boot: str, same: bool
+) -> None:
+    begun = owner.Owner("a", own_boot, pid=7, started="2026-01-01", locked=True)
+    assert begun.is_of(host, boot) == same
+
+
 def on(process: subprocess.Popen[str]) -> None:
     """Give the process its line."""
     assert process.stdin is not None
