@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from multiprocessing import forkserver
@@ -53,9 +54,11 @@ def import_once(hydra: Any, jobs: int) -> None:
     """
     if not hydra.launcher._target_.startswith(JOBLIB):
         return
+    if sys.platform == "darwin":  # whose libraries bear no fork
+        return
     from joblib.externals.loky.backend.context import set_start_method
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(num_cores() // jobs, 1)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(num_cores() // max(jobs, 1), 1)))
     multiprocessing.set_forkserver_preload(["routerbench.experiment", "torch._dynamo"])
     forkserver.ensure_running()
     set_start_method("forkserver", force=True)
