@@ -2,7 +2,7 @@
 
 A bug is written into a copy of the package. A process forked from this one, which has imported what is slow
 to import, runs the tests of the copy: those with the name of the changed file, those of its room, then those
-that import it. Cheap are tests that take less than a second of a processor where nothing is wrong.
+that import it. Cheap are tests that take less than two seconds of a processor where nothing is wrong.
 """
 
 import argparse
@@ -61,7 +61,7 @@ SLOW_IMPORTS = (
     "torch._dynamo torchvision.transforms.v2 timm.data scipy.stats pandas matplotlib.pyplot hydra.main "
     "jinja2 rich.console wandb hypothesis jaxtyping beartype"
 )
-CHEAP_SECONDS = 1.0
+CHEAP_SECONDS = 2.0
 HANGS_AFTER_SECONDS = 60
 BE_SUBREAPER = 36  # of prctl: what a killed process leaves becomes a child of this one
 MEMORY_BYTES = 8 * 2**30  # a bug may fill a list for ever

@@ -14,11 +14,11 @@ from routerbench import cli
 from routerbench.ledger.entry import Entry
 from routerbench.ledger.ledger import Standing
 from routerbench.overview import show_status
-from routerbench.overview.show_status import lines, show_live
+from routerbench.overview.show_status import lines, show_live, tracebacks
 from routerbench.overview.status import TAIL_BYTES, Status, progress_of
 from routerbench.records import append_row
 from routerbench.refusal import say
-from routerbench.sweep.named import bounded, run_line
+from routerbench.sweep.named import MOST_NAMED, bounded, run_line
 
 WriteRun = Callable[..., Path]
 ENTRY = Entry(
@@ -163,6 +163,13 @@ def test_ctrl_c_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_many_lines_are_bounded() -> None:
     assert bounded([str(number) for number in range(20)]) == [str(number) for number in range(20)]
     assert bounded([str(number) for number in range(51)])[-2:] == ["19", "and 31 more: --all"]
+
+
+def test_errors_are_shown_of_as_many_runs_as_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show_status, "read_record", lambda folder: {"error": "boom"})
+    failed = status(**{f"run{number}": FAILED for number in range(MOST_NAMED + 1)})
+    for everything, shown in ((False, MOST_NAMED), (True, MOST_NAMED + 1)):
+        assert list(tracebacks(failed, everything)).count("boom") == shown
 
 
 def test_the_command_shows_a_folder(

@@ -120,6 +120,17 @@ def test_a_record_is_sent_whole_and_a_second_time_nothing(
     assert not Path(os.environ["WANDB_DATA_DIR"]).exists()  # where copies of files would be
 
 
+def test_what_wandb_has_not_taken_in_is_left_with_its_own_files(
+    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = add_run(tmp_path, "a0") / "wandb"
+    own.mkdir()
+    monkeypatch.setattr(sync_module, "_send", lambda project, run: None)
+    assert sync(tmp_path) == 75
+    assert "left: a0: W&B has not taken it in; " in capsys.readouterr().out
+    assert own.is_dir()
+
+
 def test_a_dry_run_names_what_is_missing_and_sends_nothing(
     server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
