@@ -38,15 +38,15 @@ ROOMS = {
     "data": "data draws",
     "training": "step train schedules optim mixing task_loss ranks parallel",
     "state": "state checkpoint weights autotune load untrusted signals run_files",
-    "measured": "metrics costs footprint evaluate modes fewshot linear_probe maps timing",
+    "measured": "metrics costs footprint evaluate modes fewshot linear_probe maps timing commands/costs",
     "parts": "parts build models experiment measure attention arrays device",
-    "commands": "commands cli refusal paste found provenance printable progress",
-    "sweep": "sweep compose",
-    "report": "report",
-    "evaluations": "evaluations",
-    "inspection": "inspection layout",
-    "overview": "overview",
-    "tracking": "tracking",
+    "program": "cli refusal paste found provenance printable progress",
+    "sweep": "sweep compose commands/train commands/cells_of",
+    "report": "report commands/report",
+    "evaluations": "evaluations commands/eval commands/opening",
+    "inspection": "inspection layout commands/inspect",
+    "overview": "overview commands/plan commands/status",
+    "tracking": "tracking commands/sync commands/sweep_to_wandb",
 }
 # Tests of a room that have other names.
 ALSO = {

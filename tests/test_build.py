@@ -216,6 +216,12 @@ def test_surgery_that_makes_no_sense_leaves_the_model_as_it_was(
     assert dict(backbone.named_modules()) == modules
 
 
+def test_a_model_that_was_made_sparse_has_all_its_parameters() -> None:
+    model = sparsify(build_backbone("pocket_vit", 10, 32), "soft", num_experts=4, placement=[1])
+    # 16 patches and a class token over 4 experts are 5 slots of each.
+    assert model.state_dict()["blocks.1.mlp.router.phi"].shape == (64, 4, 5)
+
+
 def test_a_model_without_mlp_cannot_be_made_sparse() -> None:
     message = "the model has no block with an MLP to replace: take a ViT, a ConvNeXt, a Swin ..."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

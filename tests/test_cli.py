@@ -456,3 +456,14 @@ for line in sys.argv[1:]:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (0, len(AT_ONCE)), done.stderr
     assert files(tmp_path) == []
+
+
+def test_ctrl_c_before_anything_has_begun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("routerbench.compose.compose_sweep", stop)
+    assert train.train([]) == 130
+    assert capsys.readouterr().err == "stopped: nothing had begun\n"

@@ -105,3 +105,15 @@ def test_of_a_run_before_and_after_its_training() -> None:
     config.eval.linear_probe.rounds = 3
     with pytest.raises(ValueError, match=r"^eval\.linear_probe cannot be built: .*rounds"):
         parts.load_linear_probe(config, data)
+
+
+def test_its_images_are_those_of_the_run_or_its_own() -> None:
+    words = ["data=digits", "+eval=linear_probe"]
+    (config,) = compose_sweep(words, None, False).configs
+    (other,) = compose_sweep([*words, "+data@eval.linear_probe.data=digits"], None, False).configs
+    data = parts.load_data(config)
+    _, pool, test = parts.probe_sets(config, "linear_probe", data)
+    assert (pool, test) == (data.train.dataset, data.test.dataset)
+    _, own_pool, own_test = parts.probe_sets(other, "linear_probe", data)
+    assert own_pool is not pool
+    assert own_test is not test
