@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from routerbench.compose import compose_sweep, quoted, repeating
+from routerbench.compose import compose_sweep, import_from, quoted, repeating
 from routerbench.config import conf_dir
 from routerbench.identity import identity, run_id
 from routerbench.schema import register_schema
@@ -310,6 +310,15 @@ def test_a_folder_of_the_user_is_kept_and_a_sweep_of_his_that_sets_something(tmp
     for name, command, again in triples:
         assert name == again
         assert "+sweep=short" in command
+
+
+def test_what_stands_beside_the_yaml_of_the_user_can_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", ["a"])
+    for folder in (None, str(tmp_path), str(tmp_path)):
+        import_from(folder)
+    assert sys.path == [str(tmp_path.resolve()), "a"]
 
 
 def union(folder: Path) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The command: what is measured once is kept, whatever happens, and nothing else in the record changes."""
 
+import argparse
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ import torch
 from fork_server import ForkServer
 
 from routerbench import cli
+from routerbench.commands import opening
 
 if TYPE_CHECKING:
     from routerbench.evaluations.measurement import Asked, Measurement
@@ -420,3 +422,12 @@ def test_a_table_tells_what_says_most_with_its_interval(folder: Path, command: A
     assert re.split(r" {2,}", header.strip())[:3] == ["mode", "top1 lost points", "top1 %"]
     assert re.match(r"\s*random +-?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\]", lines[0])
     assert lines[-1] == f"pictures and their numbers: {folder / 'eval'}"
+
+
+def test_threads_are_taken_before_a_run_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.setattr(opening, "_refusal", lambda folder: None)
+    for threads in (None, 3):
+        assert opening.be_ready(argparse.Namespace(modules=[], threads=threads), [tmp_path]) == []
+    assert taken == [3]
