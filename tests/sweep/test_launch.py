@@ -180,6 +180,9 @@ def test_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     )
     with pytest.raises(ValueError, match=f"^{text}$"):
         check_cores(sweep.hydra.hydra.launcher, sweep.cells)
+    for cell in sweep.cells:
+        cell.config.runtime.threads = None  # each has its share
+    check_cores(sweep.hydra.hydra.launcher, sweep.cells)
 
 
 def test_a_rank_never_runs_the_sweep_again(
