@@ -11,7 +11,7 @@ CONTENTS = {
     "fashion_mnist": "the four original files (train-images-idx3-ubyte.gz, ...)",
     "cifar10": "cifar10's files as torchvision lays them out (data.download=true fetches them)",
     "cifar100": "cifar100's files as torchvision lays them out (data.download=true fetches them)",
-    "torchvision": "its files as torchvision lays them out (data.download=true fetches them)",
+    "torchvision": "{dataset} as torchvision lays it out (data.download=true fetches it)",
     "wds": "the shards, such as train-000000.tar and validation-000000.tar",
 }
 
@@ -28,20 +28,20 @@ def check_paths(config: DictConfig) -> None:
             _check_source(node.data.source)
 
 
-def existing_folder(path: str | None, reader: str) -> Path:
+def existing_folder(path: str | None, reader: str, dataset: str | None = None) -> Path:
     """The folder of `data.path`; raises ValueError, naming what it must hold, where there is none."""
-    folder = named_folder(path, reader)
+    folder = named_folder(path, reader, dataset)
     if not folder.is_dir():
-        raise ValueError(
-            f"data.path={path!r} is not a folder: data={reader} needs one that holds {CONTENTS[reader]}"
-        )
+        contents = CONTENTS[reader].format(dataset=dataset)
+        raise ValueError(f"data.path={path!r} is not a folder: data={reader} needs one that holds {contents}")
     return folder
 
 
-def named_folder(path: str | None, reader: str) -> Path:
+def named_folder(path: str | None, reader: str, dataset: str | None = None) -> Path:
     """`data.path` as a Path; raises ValueError, naming what the folder must hold, where it is null."""
     if path is None:
-        raise ValueError(f"data.path=null: data={reader} needs the folder that holds {CONTENTS[reader]}")
+        contents = CONTENTS[reader].format(dataset=dataset)
+        raise ValueError(f"data.path=null: data={reader} needs the folder that holds {contents}")
     return Path(path).expanduser()
 
 
@@ -88,6 +88,9 @@ def _check_source(source: DictConfig) -> None:
     module, _, reader = str(source.get("_target_")).rpartition(".")
     if not module.startswith("routerbench.data.") or reader not in CONTENTS:
         return
-    root = (named_folder if source.get("download") else existing_folder)(source.path, reader)
+    if source.get("dataset", reader) is None:  # which is refused with the names that there are
+        return
+    look = named_folder if source.get("download") else existing_folder
+    root = look(source.path, reader, source.get("dataset"))
     if reader == "folder":
         split_folders(root, source.train_split.partition("[")[0], source.test_split)

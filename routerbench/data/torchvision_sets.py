@@ -91,7 +91,7 @@ def torchvision(path: str | None, dataset: str | None, download: bool) -> Source
     """One of `KNOWN`, fetched if `download`; raises ValueError for another, or where it is not found."""
     check_one_of("data.dataset", dataset, tuple(KNOWN))
     assert dataset is not None
-    root = (named_folder if download else existing_folder)(path, "torchvision")
+    root = (named_folder if download else existing_folder)(path, "torchvision", dataset)
     known = KNOWN[dataset]
     fetch = {"download": True} if download else {}  # not every set takes it
     try:
