@@ -30,6 +30,9 @@ print(json.dumps({
 """
 
 
+pytestmark = pytest.mark.slow  # it starts a kernel, which imports all there is
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The notebook after it was run in a folder of its own, with a cell that prints what it found."""
