@@ -10,7 +10,13 @@ from scipy.optimize import linear_sum_assignment
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from routerbench.moe.transport import marginal_residuals, sinkhorn_plan, sparse_plan, sparse_plan_by_token
+from routerbench.moe.transport import (
+    SparseTransport,
+    marginal_residuals,
+    sinkhorn_plan,
+    sparse_plan,
+    sparse_plan_by_token,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import ReadGolden
@@ -336,3 +342,9 @@ def test_unfinished_newton_plans_keep_what_sparse_plans_keep(
     assert (rows >= 0).all()
     assert_close(rows.sum(2), torch.ones_like(rows[:, :, 0]))
     assert (rows > 0).sum(2).max() <= most
+
+
+def test_a_tolerance_of_all_is_none() -> None:
+    with pytest.raises(ValueError, match=r"^tolerance=1\.0 must be a number below 1$"):
+        SparseTransport("newton", None, None, 1.0)
+    SparseTransport("newton", None, None, 0.5)
