@@ -46,7 +46,7 @@ test-all: install  ## all tests: also the long forms, the failures of machines, 
 test-changed: install  ## those that a change can break, the nearest first, for a minute (SINCE=HEAD)
 	$(PYTEST) -m "not slow" --changed-since $(SINCE)
 
-mutants: install  ## plant small bugs one at a time, of which the tests are to catch nine in ten, or eight
+mutants: install  ## plant small bugs one at a time, and say which of them no cheap test catches
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
 check: install  ## format, lint and types

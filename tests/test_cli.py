@@ -426,6 +426,7 @@ AT_ONCE = [
     "train group=7",
     "train data=folder data.path=nowhere",
     "train data=cifar10",
+    "train data=wds data.path=. data.class_map=nowhere.txt",
     "train data=wds data.path=nowhere",
     "train model.weights=nowhere.pth expert_init=upcycle",
     "train +eval=imagenet_v2",

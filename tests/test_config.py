@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig
 
 from routerbench.compose import compose_sweep
-from routerbench.config import check, conf_dir, is_dense
+from routerbench.config import CHOICES, check, conf_dir, is_dense
 
 
 def exactly(text: str) -> str:
@@ -215,3 +215,13 @@ def test_another_number_of_processes_is_refused(words: list[str], num_processes:
     with pytest.raises(ValueError, match=exactly(text)):
         check(composed(*words), num_processes)
     check(composed("parallel.data=4"), 4)
+
+
+def test_the_names_that_are_checked_without_torch_are_those_that_there_are() -> None:
+    from routerbench.device import PRECISIONS
+    from routerbench.moe.backends import BACKENDS
+    from routerbench.weights import RESIZE
+
+    assert CHOICES["precision"] == tuple(PRECISIONS)
+    assert CHOICES["model.resize"] == tuple(RESIZE)
+    assert CHOICES["runtime.backend"] == ("auto", *BACKENDS)

@@ -36,8 +36,13 @@ def be_ready(arguments: argparse.Namespace, folders: Sequence[Path]) -> list[str
     imported; nothing where one of them may be. Raises ValueError.
     """
     _import_modules(arguments.modules)
-    refusals = [refusal for folder in folders if (refusal := _refusal(folder))]
-    if len(refusals) == len(folders):
+    refusals = []
+    for folder in folders:
+        refusal = _refusal(folder)
+        if refusal is None:
+            break
+        refusals.append(refusal)
+    else:
         return refusals
     import_timm()
     import torch

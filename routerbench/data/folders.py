@@ -92,5 +92,8 @@ def _check_source(source: DictConfig) -> None:
         return
     look = named_folder if source.get("download") else existing_folder
     root = look(source.path, reader, source.get("dataset"))
+    class_map = source.get("class_map")
+    if class_map is not None and not any((folder / class_map).is_file() for folder in (Path(), root)):
+        raise ValueError(f"data.class_map={class_map} cannot be read: give a .txt or .pkl file of timm's")
     if reader == "folder":
         split_folders(root, source.train_split.partition("[")[0], source.test_split)

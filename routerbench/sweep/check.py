@@ -28,7 +28,6 @@ def check_parts(sweep: Sweep, cells: Sequence[Cell]) -> None:
     import_timm()
     from routerbench import parts
 
-    check_paths(sweep, cells)
     for cell in _first_of_each(cells, lambda cell: group_id(cell.settings)):
         with _named(sweep, cell):
             parts.verify(cell.config)

@@ -60,7 +60,7 @@ def _run(sweep: Sweep, job: Job) -> int:
     check_cores(sweep.hydra.hydra.launcher, left)
     if not left and not under_torchrun():
         return _report(sweep.cells, found)
-    if not under_torchrun():  # whose ranks say together what one of them has not
+    if not under_torchrun():  # before torch is imported; ranks say together what one of them has not
         check_paths(sweep, left)
     import_once(sweep.hydra.hydra, job.at_once)
     from routerbench.ranks import agreed, checked_by_all, joined
@@ -69,6 +69,8 @@ def _run(sweep: Sweep, job: Job) -> int:
     with joined(runtime.timeout_seconds, runtime.device):
         names = agreed(lambda: {cell.run_id for cell in left})
         left = [cell for cell in sweep.cells if cell.run_id in names]
+        if under_torchrun():
+            checked_by_all(lambda: check_paths(sweep, left))
         checked_by_all(lambda: check_parts(sweep, left))
         each_could_be = _launched(sweep, left, job)
         code = agreed(lambda: _report(sweep.cells, standings(sweep.cells)))
